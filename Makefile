@@ -1,0 +1,39 @@
+# Each target works on a machine that has only Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo test check bench proto clean
+
+setup: $(STAMP)
+
+# Made when missing, refreshed when the dependencies change. A CPU-only machine needs no more than this.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[victim,dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/referee demo --out runs/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+# The stubs are committed; a test regenerates and compares them.
+proto: $(STAMP)
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/mirage/v1/*.proto
+	rm -f protos/mirage/v1/tensor_pb2_grpc.py
+
+clean:
+	rm -rf $(VENV) .cache runs build *.egg-info

@@ -1,0 +1,137 @@
+"""`attacker`: run one inversion method strictly through an oracle's interface."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+import grpc
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from attacker.attacks import METHODS
+from attacker.journal import JournalError
+from attacker.oracle import Oracle, OracleError
+from attacker.run import RunRefused, make_method, run
+
+__all__ = ["main"]
+
+REFUSED = 3  # exit status: the contract gives less than the method needs
+
+
+@click.group(epilog="Example: attacker run mi_face --address 127.0.0.1:50051 --targets all --out runs/first")
+@click.version_option(package_name="mirage-range")
+def main() -> None:
+    """Model inversion through the interface of a hosted model. The API key is read from MIRAGE_KEY."""
+
+
+@main.command("list", epilog="Example: attacker list")
+def list_() -> None:
+    """Every method: the access it needs, its kind, its paper."""
+    table = Table(show_lines=True)
+    for title in ("method", "needs", "what it is", "parameters"):
+        table.add_column(title, overflow="fold")
+    for name, method in METHODS.items():
+        parameters = "\n".join(f"{field.name}={field.default!r}" for field in fields(method))
+        table.add_row(name, method.needs.value, f"{method.kind}\n{method.paper}", parameters)
+    Console().print(table)
+
+
+@main.command("run", epilog="Example: MIRAGE_KEY=... attacker run numeric --targets 0,1,2 --set probe=1.0 --out runs/n")
+@click.argument("method")
+@click.option("--address", default="127.0.0.1:50051", show_default=True)
+@click.option(
+    "--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM to trust; uses TLS."
+)
+@click.option("--targets", default="all", show_default=True, help="Classes: all, 0-9, or 3,5,8.")
+@click.option("--set", "settings", multiple=True, help="parameter=value; see attacker list. May be repeated.")
+@click.option("--public", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of public data.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's own folder.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...; for downloaded models.")
+@click.option("--threads", default=1, show_default=True, help="Torch threads.")
+@click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for a server that is away.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def run_(
+    method: str,
+    address: str,
+    certificate: Path | None,
+    targets: str,
+    settings: tuple[str, ...],
+    public: Path | None,
+    seed: int,
+    out: Path,
+    device: str,
+    threads: int,
+    patience: float,
+    quiet: bool,
+) -> None:
+    """Run METHOD; the same command again resumes a run that was stopped, without paying twice."""
+    key = os.environ.get("MIRAGE_KEY", "")
+    if not key:
+        raise click.ClickException("no API key: put it into the environment as MIRAGE_KEY")
+    torch.set_num_threads(threads)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        task = bar.add_task(method, total=None, text="")
+
+        def progress(spent: int, budget: int | None) -> None:
+            left = "" if budget is None else f", {budget - spent:,} of the budget left"
+            bar.update(task, completed=spent, total=budget, text=f"{spent:,} rows{left}")
+
+        try:
+            chosen = make_method(method, settings, public)
+            oracle = Oracle(address, key, certificate=certificate, patience=patience, progress=progress)
+            with contextlib.closing(oracle):
+                result = run(
+                    oracle, method, chosen, _targets(targets, oracle.classes), seed, out, device=_device(device)
+                )
+        except RunRefused as error:
+            click.echo(f"Refused: {error}", err=True)
+            raise SystemExit(REFUSED) from error
+        except KeyboardInterrupt:
+            raise click.ClickException(f"stopped; the same command resumes the run in {out}") from None
+        except (OracleError, JournalError, ValueError, OSError, grpc.RpcError) as error:
+            raise click.ClickException(str(error)) from error
+    _show(result, out)
+
+
+def _show(result: dict[str, Any], out: Path) -> None:
+    table = Table(show_header=False)
+    rows = f"{result['rows']:,}" + (" (steps are the attack's own count)" if result["self_reported"] else "")
+    contract = {name: value for name, value in result["contract"].items() if value}
+    for name, value in (
+        ("method", result["method"]),
+        ("model", result["model"]),
+        ("contract", json.dumps(contract)),
+        ("targets", str(len(result["targets"]))),
+        ("rows", rows),
+        ("ended", result["ended"]),
+        ("seconds", f"{result['seconds']:.1f}"),
+        ("result", str(out / "reconstructions.npz")),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+def _targets(text: str, classes: int) -> list[int]:
+    if text == "all":
+        return list(range(classes))
+    try:
+        first, dash, last = text.partition("-")
+        return list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--targets {text}: write all, 0-9, or 3,5,8") from None

@@ -1,0 +1,281 @@
+"""The attacker's view of the oracle: the only file that opens a channel.
+
+Requests are numbered. The id of request n is a hash of the run's nonce and n, and the journal holds its intent before
+it is sent, so that retries, after an error or in another process after a crash, are the same request and free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import torch
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from torch import nn
+
+from attacker.answers import Answer, Contract, join, read_answer
+from attacker.journal import Journal
+from attacker.on_device import OnDevice
+from protos import RANGE_MARKER, archive
+from protos.codec import digest, dtype_name, raw, serialize
+from protos.contracts import contract_values
+from protos.mirage.v1 import oracle_pb2 as pb
+from protos.mirage.v1.oracle_pb2_grpc import OracleStub
+
+__all__ = ["WINDOW", "BudgetSpent", "Oracle", "OracleError"]
+
+_NO_ORACLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNKNOWN)
+WINDOW = 3  # requests under way at once: one computed, one on the wire, one being made
+_MESSAGE_BYTES = 256 << 20
+_REQUEST_BYTES = 4 << 20  # larger requests are slower: each of their copies is written to memory that no cache holds
+_RECONNECT_MS = 500  # most time between two attempts to reach a server that went away
+
+
+class OracleError(RuntimeError):
+    """The oracle refused or did not answer; the sentence says why."""
+
+
+class BudgetSpent(OracleError):
+    """The key's budget does not cover the next request: the attack ends with what it has."""
+
+
+@dataclass
+class _Request:
+    sequence: int
+    rows: int
+    targets: np.ndarray | int | None
+    data: bytes
+    call: grpc.Future[bytes] | None
+
+
+class Oracle:
+    """One key's access to one hosted model, described on opening.
+
+    input_shape  of one row; low and high bound every value in it
+    classes      C
+    patience     seconds of failures in a row before a run stops; it can be resumed
+    max_rows     rows that one request carries at most: as many as the server takes, and no more than go fast
+    spent        rows answered so far, counted here; `spent_on[c]` those asked for target c, `shared` those for all
+    """
+
+    def __init__(
+        self,
+        address: str,
+        key: str,
+        *,
+        certificate: Path | None = None,
+        patience: float = 60.0,
+        progress: Callable[[int, int | None], None] = lambda spent, budget: None,
+    ) -> None:
+        options = [
+            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+            ("grpc.max_send_message_length", _MESSAGE_BYTES),
+            ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MS),
+            ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
+        ]
+        if certificate is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
+            self._channel = grpc.secure_channel(address, trusted, options=options)
+        self._address, self._patience = address, patience
+        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._progress = progress
+        self._predict: Any = self._channel.unary_unary("/mirage.v1.Oracle/Predict")  # bytes, for the journal
+        self._stub = OracleStub(self._channel)
+        try:
+            described = self._describe()
+        except BaseException:
+            self._channel.close()
+            raise
+        card = described.card
+        self.model_id = f"{card.name}/{card.version}"
+        self.input_shape = tuple(card.input_shape)
+        self.dtype = dtype_name(card.input_dtype)
+        self.low, self.high = card.low, card.high
+        self.classes = card.classes
+        self.archive_sha256 = card.archive_sha256.hex()
+        self.contract = Contract(**contract_values(described.contract))
+        self.max_rows = _rows_of_a_request(described)
+        self.shared = 0
+        self.spent_on: Counter[int] = Counter()
+        self.device: torch.device | str = "cpu"
+        self._sequence = 0
+        self._journal: Journal | None = None
+        self._folder = Path()
+
+    def _describe(self) -> pb.DescribeResponse:
+        described: pb.DescribeResponse = self._insist(
+            lambda: self._stub.Describe(pb.DescribeRequest(), metadata=self._metadata, timeout=30)
+        )
+        if described.range_marker != RANGE_MARKER:
+            raise OracleError(f"{self._address} is no oracle of a range ({RANGE_MARKER}): nothing else is ever queried")
+        return described
+
+    def begin(self, folder: Path, run: dict[str, Any], device: torch.device | str = "cpu") -> None:
+        """Open the journal in `folder` for the run that `run` names, and count from zero. Needed before any query."""
+        self._folder, self.device = folder, device
+        self._journal = Journal(folder / "journal.bin", run)
+
+    @property
+    def spent(self) -> int:
+        return self.shared + self.spent_on.total()
+
+    def query(self, inputs: np.ndarray, targets: np.ndarray | int | None = None) -> Answer:
+        """Answers for any number of rows (N, *input_shape); `targets` as in `stream`."""
+        per_row = isinstance(targets, np.ndarray)
+        parts = [slice(first, first + self.max_rows) for first in range(0, len(inputs), self.max_rows)]
+        answers = list(self.stream((inputs[part], targets[part] if per_row else targets) for part in parts))  # type: ignore[index]
+        return answers[0] if len(answers) == 1 else join(answers)
+
+    def stream(self, batches: Iterable[tuple[np.ndarray, np.ndarray | int | None]]) -> Iterator[Answer]:
+        """One answer for each batch, in order; a few requests are under way at once.
+
+        A batch is (inputs (N, *input_shape), 1 <= N <= max_rows; the target that each row is asked for: an array (N,),
+        one for all rows, or None for rows that serve every target). Its array may be reused once the next is asked for.
+        Raises `BudgetSpent` when the budget does not cover a request: what was answered before has been yielded.
+        """
+        window: deque[_Request] = deque()
+        try:
+            for inputs, targets in batches:
+                window.append(self._send(inputs, targets))
+                if len(window) == WINDOW:
+                    yield self._receive(window.popleft())
+            while window:
+                yield self._receive(window.popleft())
+        except (
+            BudgetSpent,
+            GeneratorExit,
+        ):  # the end, or the attack stopped early: what was sent is charged and counted
+            for request in window:
+                with contextlib.suppress(OracleError):
+                    self._receive(request)
+            raise
+
+    def _send(self, inputs: np.ndarray, targets: np.ndarray | int | None) -> _Request:
+        if self._journal is None:
+            raise OracleError("no run was begun: call begin(folder, run) first")
+        array = np.ascontiguousarray(inputs, dtype=self.dtype)
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        self._journal.intend(sequence, digest(str(array.shape).encode(), raw(array)))
+        if self._journal.answer(sequence) is not None:
+            return _Request(sequence, len(inputs), targets, b"", None)
+        request_id = hashlib.sha256(f"{self._journal.nonce}:{sequence}".encode()).digest()
+        data = serialize(pb.PredictRequest(request_id=request_id), "inputs", array)
+        return _Request(sequence, len(inputs), targets, data, self._call(data))
+
+    def _call(self, data: bytes) -> grpc.Future[bytes]:
+        call: grpc.Future[bytes] = self._predict.future(data, metadata=self._metadata, timeout=300)
+        return call
+
+    def _receive(self, request: _Request) -> Answer:
+        assert self._journal is not None
+        data = self._journal.answer(request.sequence)
+        if data is None:
+            first = request.call
+
+            def wait() -> bytes:
+                nonlocal first
+                call, first = first, None  # a retry is the same bytes under the same id
+                return (call or self._call(request.data)).result()
+
+            data = self._insist(wait)
+            self._journal.record(request.sequence, data)
+        answer = read_answer(pb.PredictResponse.FromString(data), self.classes)
+        if request.targets is None:
+            self.shared += request.rows
+        elif isinstance(request.targets, np.ndarray):
+            self.spent_on.update(request.targets.tolist())
+        else:
+            self.spent_on[int(request.targets)] += request.rows
+        self._progress(self.spent, self.contract.budget)
+        return answer
+
+    def _insist(self, call: Callable[[], Any]) -> Any:
+        """The call's result, with retries for as long as they may help; `OracleError` with the server's sentence."""
+        started, delay = time.monotonic(), 0.05
+        while True:
+            try:
+                return call()
+            except grpc.RpcError as error:
+                reason, wait = _reason(error)
+                code = error.code()
+                if reason == "BUDGET_SPENT":
+                    raise BudgetSpent(error.details()) from error
+                may_help = reason in ("SLOW_DOWN", "QUEUE_FULL") or code in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                )
+                if reason == "SLOW_DOWN":
+                    started = time.monotonic()  # the server is there and asks for patience
+                elif not may_help or time.monotonic() - started > self._patience:
+                    said = error.details() or code.name
+                    lost = not reason and code in _NO_ORACLE
+                    hint = f" (is oracle-server running at {self._address}?)" if lost else ""
+                    raise OracleError(f"{said}{hint}") from error
+                time.sleep(max(wait, delay * random.uniform(0.5, 1.5)))
+                delay = min(2 * delay, 2.0)
+
+    def model(self) -> nn.Module:
+        """The model itself, (N, *input_shape) -> logits (N, C), differentiable; downloaded once, hash checked."""
+        path = self._folder / "model.pt2"
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != self.archive_sha256:
+            self._insist(lambda: self._download(path))
+        return OnDevice(archive.load(path, self.device), self.device)
+
+    def _download(self, path: Path) -> None:
+        sha256, promised = hashlib.sha256(), b""
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            for chunk in self._stub.Download(pb.DownloadRequest(), metadata=self._metadata):
+                file.write(chunk.data)
+                sha256.update(chunk.data)
+                promised = chunk.sha256 or promised
+        if not sha256.hexdigest() == promised.hex() == self.archive_sha256:
+            part.unlink()
+            raise OracleError("the download is truncated or was changed on its way (SHA-256 differs): run again")
+        part.replace(path)
+
+    def usage(self) -> pb.UsageResponse:
+        """The server's own count."""
+        usage: pb.UsageResponse = self._insist(lambda: self._stub.Usage(pb.UsageRequest(), metadata=self._metadata))
+        return usage
+
+    def close(self) -> None:
+        self._channel.close()
+        if self._journal is not None:
+            self._journal.close()
+
+
+def _rows_of_a_request(described: pb.DescribeResponse) -> int:
+    """A power of two, which fills a server's batches, of about `_REQUEST_BYTES`; or what the server takes, if less."""
+    row = math.prod(described.card.input_shape) * np.dtype(dtype_name(described.card.input_dtype)).itemsize
+    fast = max(1, _REQUEST_BYTES // max(1, row))
+    return min(described.max_rows, 1 << (fast.bit_length() - 1))
+
+
+def _reason(error: grpc.RpcError) -> tuple[str, float]:
+    """The server's reason and the seconds it asks to wait; ("", 0) for an error that no server of a range wrote."""
+    status = rpc_status.from_call(error)
+    reason, wait = "", 0.0
+    for detail in status.details if status is not None else ():
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_details_pb2.ErrorInfo()
+            detail.Unpack(info)
+            reason = info.reason
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+            wait = retry.retry_delay.ToNanoseconds() / 1e9
+    return reason, wait

@@ -1,0 +1,122 @@
+"""Who may call what. Every RPC passes here: parse, authenticate, authorise; what no rule allows is refused.
+
+Handlers are registered without deserialisers, so that malformed bytes get a status of ours; a handler sees a parsed
+request and the caller's key, and knows nothing of how they were checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from oracle_server.errors import Reason, Refusal
+from oracle_server.ledger import Key, Ledger
+from oracle_server.threat_model import POLICY, Caller
+
+__all__ = ["Guard", "new_token"]
+
+_LOG = logging.getLogger(__name__)
+_NOBODY = hashlib.sha256(secrets.token_bytes(32)).digest()  # compared with when there is no such key
+_PREFIX = "mirage"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+# A handler gets the parsed request and the key; behind the Unix socket there is no key.
+Unary = Callable[[Any, Any], Awaitable[Message]]
+Stream = Callable[[Any, Any], AsyncIterator[Message]]
+
+
+def new_token() -> tuple[str, str, bytes]:
+    """A fresh API key: the token for its holder, its public id, and the hash that the ledger keeps."""
+    key_id, secret = secrets.token_hex(8), secrets.token_hex(32)
+    return f"{_PREFIX}_{key_id}_{secret}", key_id, hashlib.sha256(secret.encode()).digest()
+
+
+class Guard:
+    """Wraps handlers into grpc method handlers. `operator` is True for the server behind the Unix socket."""
+
+    def __init__(self, ledger: Ledger, *, operator: bool = False) -> None:
+        self._ledger = ledger
+        self._operator = operator
+
+    def unary(self, rpc: str, request_type: type[Message], handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
+        async def call(data: bytes, context: Context) -> bytes:
+            try:
+                request, key = self._admit(rpc, request_type, data, context)
+                return (await handler(request, key)).SerializeToString()
+            except Exception as error:
+                await _abort(context, rpc, error)
+
+        return grpc.unary_unary_rpc_method_handler(call)
+
+    def stream(self, rpc: str, request_type: type[Message], handler: Stream) -> grpc.RpcMethodHandler[Any, Any]:
+        async def call(data: bytes, context: Context) -> AsyncIterator[bytes]:
+            try:
+                request, key = self._admit(rpc, request_type, data, context)
+                async for message in handler(request, key):
+                    yield message.SerializeToString()
+            except Exception as error:
+                await _abort(context, rpc, error)
+
+        return grpc.unary_stream_rpc_method_handler(call)
+
+    def _admit(
+        self, rpc: str, request_type: type[Message], data: bytes, context: Context
+    ) -> tuple[Message, Key | None]:
+        try:
+            request = request_type.FromString(data)
+        except DecodeError:
+            raise Refusal(Reason.MALFORMED, f"the bytes are no {request_type.DESCRIPTOR.name}") from None
+        rule = POLICY.get(rpc)
+        if rule is not None and rule.caller is Caller.OPERATOR and self._operator:
+            return request, None
+        if rule is None or rule.caller is not Caller.KEY or self._operator:
+            raise Refusal(Reason.NOT_IN_CONTRACT, "this call is not for holders of keys")
+        key = self._authenticate(context)
+        if key.contract.access not in rule.access:
+            allowed = " or ".join(sorted(access.value for access in rule.access))
+            raise Refusal(
+                Reason.NOT_IN_CONTRACT,
+                f"{rpc.rpartition('/')[2]} needs access {allowed};"
+                f" this key's contract gives {key.contract.access.value}",
+            )
+        return request, key
+
+    def _authenticate(self, context: Context) -> Key:
+        metadata = dict(context.invocation_metadata() or ())
+        scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
+        if not token:
+            raise Refusal(Reason.NO_KEY, "no API key: send it as metadata 'authorization: Bearer <key>'")
+        prefix, _, rest = token.partition("_")
+        key_id, _, secret = rest.partition("_")
+        key = self._ledger.key(key_id)
+        same = hmac.compare_digest(
+            hashlib.sha256(secret.encode()).digest(), _NOBODY if key is None else key.secret_sha256
+        )
+        if key is None or not same or scheme != "Bearer" or prefix != _PREFIX:
+            raise Refusal(Reason.BAD_KEY, "the API key is not known here: check it, or ask the operator for one")
+        if key.revoked is not None:
+            raise Refusal(Reason.KEY_REVOKED, "the API key was revoked: ask the operator for another")
+        if key.contract.expires is not None and time.time() >= key.contract.expires:
+            raise Refusal(Reason.KEY_EXPIRED, "the API key has expired: ask the operator for another")
+        return key
+
+
+async def _abort(context: Context, rpc: str, error: Exception) -> NoReturn:
+    """End the call with the refusal's rich status; anything unforeseen tells the caller nothing and the log
+    everything.
+    """
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, Refusal):
+        trailer = (("grpc-status-details-bin", error.details()),)
+        await context.abort(error.reason.code, error.sentence, trailing_metadata=trailer)
+    _LOG.error("%s failed", rpc, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "the server failed: tell the operator")

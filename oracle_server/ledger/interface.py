@@ -1,0 +1,95 @@
+"""What a ledger keeps and promises: for every key, answered <= charged <= budget, at any moment and after any crash.
+
+A charge goes through two steps. `reserve` holds rows of the budget in memory before a model is touched, or refuses.
+`charge` turns the reservation into a durable entry; its future resolves when the entry would survive a power cut, and
+only then may the answer leave. A reservation that is not charged is given back by `cancel`.
+
+The pair (key, request id) stands for one answer. The same pair again, with the same model and digest of the bytes, is
+a retry: it costs nothing. With other bytes it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from oracle_server.threat_model import Contract
+
+__all__ = ["Charge", "Entry", "Key", "Ledger", "Reservation", "Usage"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key as the ledger knows it: no secret, only its SHA-256."""
+
+    key_id: str
+    label: str
+    model: str
+    contract: Contract
+    secret_sha256: bytes
+    created: float
+    revoked: float | None = None
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Rows of one key's budget held in memory for a request whose id is not in the ledger yet."""
+
+    key_id: str
+    model: str
+    request_id: bytes
+    rows: int
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A durable entry: `rows` charged now (0 for a retry), `spent` by the key in all, its sequence number."""
+
+    rows: int
+    spent: int
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a key has been charged, over all its life."""
+
+    spent: int
+    downloads: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the log."""
+
+    sequence: int
+    time: float
+    key_id: str
+    rpc: str
+    model: str
+    request_id: bytes
+    digest: bytes
+    rows: int
+
+
+class Ledger(Protocol):
+    """The interface; `sqlite.py` keeps it on disk."""
+
+    @property
+    def server_secret(self) -> bytes: ...
+
+    def add_key(self, key: Key) -> None: ...
+    def key(self, key_id: str) -> Key | None: ...
+    def all_keys(self) -> list[Key]: ...
+    def revoke(self, key_id: str, at: float) -> bool: ...
+
+    def known(self, key_id: str, request_id: bytes) -> Entry | None: ...
+    def reserve(self, key: Key, request_id: bytes, rows: int) -> Reservation: ...
+    def cancel(self, reservation: Reservation) -> None: ...
+    def charge(self, reservation: Reservation, rpc: str, digest: bytes) -> Future[Charge]: ...
+
+    def usage(self, key_id: str) -> Usage: ...
+    def entries(self, after: int = 0, limit: int = 10_000) -> Iterator[Entry]: ...
+    def close(self) -> None: ...

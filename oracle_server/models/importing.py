@@ -1,0 +1,141 @@
+"""A user's own model becomes a hosted one: from `package:factory` or a `.pt2` file, with a sentence for each check it
+fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from oracle_server.models.card import Card
+from oracle_server.models.repository import Repository
+from protos import archive
+
+__all__ = ["Draft", "ModelRefused", "find_model", "host"]
+
+_TOLERANCE = 1e-5
+
+
+class ModelRefused(ValueError):
+    """A model that cannot be hosted; the sentence says what to change."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the owner of a model says about it; the rest of its card is found out.
+
+    input_shape  of one row, without the batch; low and high bound every value in it
+    """
+
+    name: str
+    version: str
+    input_shape: tuple[int, ...]
+    low: float = 0.0
+    high: float = 1.0
+    deterministic: bool = False
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ModelRefused(f"the range [{self.low:g}, {self.high:g}] is empty: give --range LOW HIGH, LOW < HIGH")
+        if not self.input_shape or min(self.input_shape) < 1:
+            raise ModelRefused(
+                f"{list(self.input_shape)} is no shape of a row: give --input-shape 1,112,92 for example"
+            )
+
+
+def find_model(source: str) -> nn.Module | Path:
+    """The model that `source` names: a `.pt2` file, or what `package:factory`, called without arguments, returns."""
+    if source.endswith(".pt2"):
+        return Path(source)
+    package, _, factory = source.partition(":")
+    if not (package and factory):
+        raise ModelRefused(f"{source!r} names no model: give package:factory, or the path of a .pt2 file")
+    sys.path.insert(0, "")  # the user's own package lies where the command runs
+    try:
+        made = getattr(importlib.import_module(package), factory)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ModelRefused(f"cannot make a model with {source}: {error}") from error
+    finally:
+        sys.path.remove("")
+    if not isinstance(made, nn.Module):
+        raise ModelRefused(f"{source} returned {type(made).__name__}: it must return a torch.nn.Module")
+    return made
+
+
+def host(model: nn.Module | Path, repository: Repository, draft: Draft) -> Card:
+    """Check a model and put it into the repository. Before anything is written: `ModelRefused` with one sentence,
+    `FileExistsError` for a version that is there already, `ValueError` for a name that is none.
+    """
+    with tempfile.TemporaryDirectory(prefix="mirage-import-") as folder:
+        path = Path(folder) / "model.pt2"
+        try:
+            if isinstance(model, Path):
+                archive.strip(model, path)
+            else:
+                archive.save(model, path, input_shape=draft.input_shape)
+            info = archive.check(path)
+            loaded = archive.load(path)
+        except archive.UnsafeArchive as error:
+            raise ModelRefused(str(error)) from error
+        except FileNotFoundError as error:
+            raise ModelRefused(f"there is no file {model}") from error
+        except ValueError as error:
+            raise ModelRefused(f"{error}; check --input-shape, and take batches of any size") from error
+        classes = _check(loaded, draft)
+        data = path.read_bytes()
+        card = Card(
+            **asdict(draft),
+            classes=classes,
+            parameters=info.parameters,
+            archive_bytes=len(data),
+            archive_sha256=hashlib.sha256(data).hexdigest(),
+            torch_version=info.torch_version,
+        )
+        repository.add(path, card)
+    return card
+
+
+def _check(module: nn.Module, draft: Draft) -> int:
+    """The number of classes of a model that behaves as a hosted model must; `ModelRefused` otherwise."""
+    generator = torch.Generator().manual_seed(0)
+    x = draft.low + (draft.high - draft.low) * torch.rand((5, *draft.input_shape), generator=generator)
+    answers = {n: _logits(module, x[:n]) for n in (5, 1, 2)}
+    if answers[5].ndim != 2 or len(answers[5]) != 5 or answers[5].shape[1] < 2:
+        raise ModelRefused(f"five rows gave an output of shape {list(answers[5].shape)}: return logits of shape (N, C)")
+    if not torch.isfinite(answers[5]).all():
+        raise ModelRefused("the model's logits are not finite on inputs inside the range: check --range")
+    if not torch.equal(answers[5], _logits(module, x)):
+        raise ModelRefused("the same input gave two answers: call .eval() before exporting, dropout is still on")
+    for n in (1, 2):
+        if not torch.allclose(answers[n], answers[5][:n], atol=_TOLERANCE, rtol=_TOLERANCE):
+            raise ModelRefused("a row's answer depends on the batch: call .eval() before exporting, batch norm trains")
+    if bool((answers[5] >= 0).all()) and torch.allclose(answers[5].sum(1), torch.ones(5), atol=1e-4):
+        raise ModelRefused("the outputs are probabilities: return logits, the server applies the softmax itself")
+    probe = x.clone().requires_grad_()
+    logits = module(probe)
+    gradient = torch.autograd.grad(logits.sum(), probe, allow_unused=True)[0] if logits.requires_grad else None
+    if gradient is None:
+        raise ModelRefused("the output has no gradient with respect to the input: keep detach and no_grad out of it")
+    return int(answers[5].shape[1])
+
+
+def _logits(module: nn.Module, x: Tensor) -> Tensor:
+    try:
+        with torch.no_grad():
+            out = module(x)
+    except Exception as error:
+        raise ModelRefused(
+            f"a batch of {len(x)} rows of shape {list(x.shape[1:])} failed ({str(error).splitlines()[0][:200]}):"
+            " check --input-shape, and export with a dynamic batch dimension"
+        ) from error
+    if not isinstance(out, Tensor):
+        raise ModelRefused(f"the model returned {type(out).__name__}: return one tensor of logits (N, C)")
+    return out.float()

@@ -1,0 +1,153 @@
+"""What the operator does: make and revoke keys, list them, read the log.
+
+The commands work while the server runs and while it does not: `open_operator` gives the same four calls either
+through the server's Unix socket or on the ledger itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+
+from oracle_server.contracts import contract_from_message, contract_message
+from oracle_server.errors import Reason, Refusal
+from oracle_server.guard import new_token
+from oracle_server.ledger import Entry, Key, Ledger, LedgerLocked, SqliteLedger
+from oracle_server.models.repository import Repository
+from oracle_server.service import usage_message
+from oracle_server.threat_model import Access, Contract
+from protos.mirage.v1 import admin_pb2 as pb
+from protos.mirage.v1.admin_pb2_grpc import AdminStub
+
+__all__ = ["Operator", "OperatorError", "RemoteOperator", "admin_socket", "ledger_path", "open_operator"]
+
+_SOCKET_BYTES = 100  # a Unix socket's path has at most 107
+
+
+class OperatorError(RuntimeError):
+    """An operator's call that was refused; the sentence says why."""
+
+
+def ledger_path(root: Path) -> Path:
+    return root / "ledger.db"
+
+
+def admin_socket(root: Path) -> Path:
+    """Where the operator's socket is; `OperatorError` when its path is longer than Unix allows."""
+    path = root.resolve() / "admin.sock"
+    if len(str(path).encode()) > _SOCKET_BYTES:
+        raise OperatorError(f"the path {path} is too long for a Unix socket: choose a shorter --root")
+    return path
+
+
+class Operator:
+    """The operator's calls on the ledger itself."""
+
+    def __init__(self, ledger: Ledger, repository: Repository) -> None:
+        self._ledger = ledger
+        self._repository = repository
+
+    def create_key(self, request: pb.CreateKeyRequest) -> pb.CreateKeyResponse:
+        try:
+            contract = contract_from_message(request.contract)
+            card = self._repository.card(request.model)
+            _fits(contract, card.classes)
+        except (ValueError, TypeError) as error:
+            raise Refusal(Reason.BAD_CONTRACT, str(error)) from error
+        except LookupError as error:
+            raise Refusal(Reason.NO_MODEL, str(error.args[0])) from error
+        token, key_id, secret_sha256 = new_token()
+        self._ledger.add_key(Key(key_id, request.label, card.id, contract, secret_sha256, time.time()))
+        return pb.CreateKeyResponse(key=token, key_id=key_id)
+
+    def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
+        if not self._ledger.revoke(request.key_id, time.time()):
+            raise Refusal(Reason.NO_SUCH_KEY, f"there is no key {request.key_id!r}: see oracle-server keys list")
+        return pb.RevokeKeyResponse()
+
+    def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
+        return pb.ListKeysResponse(keys=[self._info(key) for key in self._ledger.all_keys()])
+
+    def audit(self, request: pb.AuditRequest) -> Iterator[pb.AuditBatch]:
+        after = request.after_sequence
+        while batch := [_entry(entry) for entry in self._ledger.entries(after)]:
+            yield pb.AuditBatch(entries=batch)
+            after = batch[-1].sequence
+
+    def _info(self, key: Key) -> pb.KeyInfo:
+        info = pb.KeyInfo(key_id=key.key_id, label=key.label, model=key.model, contract=contract_message(key.contract))
+        info.created.FromNanoseconds(int(key.created * 1e9))
+        if key.revoked is not None:
+            info.revoked.FromNanoseconds(int(key.revoked * 1e9))
+        with contextlib.suppress(LookupError):  # a model that was taken away: no card, so no capacity
+            info.usage.CopyFrom(usage_message(self._ledger, key, self._repository.card(key.model)))
+        return info
+
+
+class RemoteOperator:
+    """The same calls through the Unix socket of a running server."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._stub = AdminStub(channel)
+
+    def create_key(self, request: pb.CreateKeyRequest) -> pb.CreateKeyResponse:
+        response: pb.CreateKeyResponse = self._stub.CreateKey(request)
+        return response
+
+    def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
+        response: pb.RevokeKeyResponse = self._stub.RevokeKey(request)
+        return response
+
+    def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
+        response: pb.ListKeysResponse = self._stub.ListKeys(request)
+        return response
+
+    def audit(self, request: pb.AuditRequest) -> Iterator[pb.AuditBatch]:
+        return iter(self._stub.Audit(request))
+
+
+@contextlib.contextmanager
+def open_operator(root: Path) -> Iterator[Operator | RemoteOperator]:
+    """The operator's calls for the server at `root`, running or not. Refusals come out as `OperatorError`."""
+    try:
+        try:
+            ledger = SqliteLedger(ledger_path(root))
+        except LedgerLocked:
+            with grpc.insecure_channel(f"unix:{admin_socket(root)}") as channel:
+                yield RemoteOperator(channel)
+        else:
+            with contextlib.closing(ledger):
+                yield Operator(ledger, Repository(root))
+    except Refusal as refusal:
+        raise OperatorError(refusal.sentence) from refusal
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            raise OperatorError(
+                f"the server at {root} does not answer on its socket: it is starting or stopping, try again"
+            ) from error
+        raise OperatorError(error.details() or "the server failed: see its log") from error
+
+
+def _fits(contract: Contract, classes: int) -> None:
+    if contract.features:
+        raise ValueError("features belong to feature models, and this model is a classifier: leave them out")
+    if contract.access is Access.SCORES and contract.top_k is not None and contract.top_k > classes:
+        raise ValueError(f"top_k={contract.top_k} is more than the model's {classes} classes")
+
+
+def _entry(entry: Entry) -> pb.AuditEntry:
+    message = pb.AuditEntry(
+        sequence=entry.sequence,
+        key_id=entry.key_id,
+        rpc=entry.rpc,
+        model=entry.model,
+        request_id=entry.request_id,
+        digest=entry.digest,
+        rows=entry.rows,
+    )
+    message.time.FromNanoseconds(int(entry.time * 1e9))
+    return message

@@ -1,0 +1,230 @@
+"""The server process: models, ledger, the two listeners (Oracle on TCP, Admin on a Unix socket), health, an orderly
+end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import json
+import logging
+import os
+import re
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import torch
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from oracle_server.guard import Guard
+from oracle_server.inputs import largest_batch
+from oracle_server.ledger import Ledger
+from oracle_server.models.neural import NeuralModel, choose_device
+from oracle_server.models.repository import Repository
+from oracle_server.operator import Operator, admin_socket
+from oracle_server.scheduler import Scheduler
+from oracle_server.service import Hosted, OracleService
+from oracle_server.threat_model import check_policy
+from protos.mirage.v1 import admin_pb2, oracle_pb2
+
+__all__ = ["ServeOptions", "ServerError", "serve", "write_address"]
+
+_LOG = logging.getLogger(__name__)
+_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+
+
+class ServerError(RuntimeError):
+    """The server cannot start; the sentence says what to do."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How a server runs. Nothing here changes what a key may get."""
+
+    root: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    device: str = "auto"
+    threads: int = 1
+    batch: int = 64
+    max_rows: int = 1024
+    max_waiting: int = 16_384
+    message_bytes: int = 64 << 20
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    reflection: bool = False
+    grace: float = 10.0
+
+
+async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], None] = lambda address: None) -> None:
+    """Serve until SIGTERM or SIGINT. `started` gets the address once health says SERVING. The caller closes the
+    ledger.
+    """
+    torch.set_num_threads(options.threads)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    repository = Repository(options.root)
+    hosted = _host(options, repository)
+    service = OracleService(ledger, hosted)
+    oracle, admin = _server(options), _server(options)
+    health_service = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, oracle)
+    descriptor = oracle_pb2.DESCRIPTOR.services_by_name["Oracle"]
+    served = [descriptor, health_pb2.DESCRIPTOR.services_by_name["Health"]]
+    _register(oracle, descriptor, service, Guard(ledger))
+    descriptor = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
+    served.append(descriptor)
+    _register(admin, descriptor, _AdminService(Operator(ledger, repository)), Guard(ledger, operator=True))
+    if options.reflection:
+        served.append(_reflect(oracle))
+    check_policy(f"/{service.full_name}/{method.name}" for service in served for method in service.methods)
+    address = _listen(oracle, options)
+    socket = admin_socket(options.root)
+    socket.unlink(missing_ok=True)  # what a killed server left behind; the ledger's lock says that nobody serves here
+    previous = os.umask(0o177)
+    try:
+        admin.add_insecure_port(f"unix:{socket}")
+    finally:
+        os.umask(previous)
+    await admin.start()
+    await oracle.start()
+    await health_service.set("", health_pb2.HealthCheckResponse.SERVING)
+    try:
+        started(address)
+        await stop.wait()
+        _LOG.info("stopping: calls in flight have %g s", options.grace)
+    finally:
+        await health_service.enter_graceful_shutdown()
+        await asyncio.gather(oracle.stop(options.grace), admin.stop(options.grace))
+        await service.drain()
+        for model in hosted.values():
+            await model.scheduler.close()
+        socket.unlink(missing_ok=True)
+
+
+def _host(options: ServeOptions, repository: Repository) -> dict[str, Hosted]:
+    device = choose_device(options.device)
+    cards = repository.cards()
+    if not cards:
+        raise ServerError(f"no model below {repository.folder}: make one with oracle-server train or import")
+    hosted = {}
+    for card in cards:
+        archive = repository.archive(card)
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != card.archive_sha256:
+            raise ServerError(f"{archive} is not the archive of its card (SHA-256 differs): import the model again")
+        model = NeuralModel(archive, card, device, options.batch)
+        model.warm_up()
+        rows = largest_batch(card, options.message_bytes, options.max_rows)
+        hosted[card.id] = Hosted(card, archive, Scheduler(model, options.max_waiting), rows)
+        _LOG.info("serving %s on %s", card.id, device)
+    return hosted
+
+
+def _server(options: ServeOptions) -> grpc.aio.Server:
+    return grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", options.message_bytes),
+            ("grpc.max_send_message_length", options.message_bytes),
+            ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
+        ]
+    )
+
+
+def _register(server: grpc.aio.Server, descriptor: ServiceDescriptor, handlers: Any, guard: Guard) -> None:
+    """Every method of the service, guarded, parsed by nobody before the guard."""
+    methods = {}
+    for method in descriptor.methods:
+        rpc = f"/{descriptor.full_name}/{method.name}"
+        request_type: type[Message] = GetMessageClass(method.input_type)
+        handler = getattr(handlers, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
+        wrap = guard.stream if method.server_streaming else guard.unary
+        methods[method.name] = wrap(rpc, request_type, handler)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, methods),))
+
+
+def _reflect(server: grpc.aio.Server) -> ServiceDescriptor:
+    try:
+        from grpc_reflection.v1alpha import reflection, reflection_pb2
+    except ImportError:
+        raise ServerError("--reflection needs the extra: pip install 'mirage-range[reflection]'") from None
+    reflection.enable_server_reflection(["mirage.v1.Oracle", "grpc.health.v1.Health", _REFLECTION], server)
+    service: ServiceDescriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+    return service
+
+
+def _listen(server: grpc.aio.Server, options: ServeOptions) -> str:
+    """Open the port; `host:port`, with the port that was chosen when 0 was asked for."""
+    wanted = f"{options.host}:{options.port}"
+    try:
+        if options.tls_certificate is not None and options.tls_key is not None:
+            pair = _pem_pair(options.tls_key, options.tls_certificate)
+            port = server.add_secure_port(wanted, grpc.ssl_server_credentials([pair]))
+        elif _loopback(options.host):
+            port = server.add_insecure_port(wanted)
+        else:
+            raise ServerError(
+                f"{options.host} is not a loopback address: keys do not travel in plain text,"
+                " give --tls-certificate and --tls-key"
+            )
+    except RuntimeError as error:
+        if isinstance(error, ServerError):
+            raise
+        raise ServerError(f"cannot listen on {wanted}: is the port in use? choose another --port") from error
+    return f"{options.host}:{port}"
+
+
+def _pem_pair(key: Path, certificate: Path) -> tuple[bytes, bytes]:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError as error:  # ssl.SSLError is one
+        raise ServerError(
+            f"{certificate} and {key} are no PEM certificate and its private key without a password: {error}"
+        ) from error
+    return key.read_bytes(), certificate.read_bytes()
+
+
+def _loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return host == "localhost"
+
+
+class _AdminService:
+    """Handlers of `mirage.v1.Admin`: the operator's calls, off the event loop."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+
+    async def create_key(self, request: admin_pb2.CreateKeyRequest, _: None) -> admin_pb2.CreateKeyResponse:
+        return await asyncio.to_thread(self._operator.create_key, request)
+
+    async def revoke_key(self, request: admin_pb2.RevokeKeyRequest, _: None) -> admin_pb2.RevokeKeyResponse:
+        return await asyncio.to_thread(self._operator.revoke_key, request)
+
+    async def list_keys(self, request: admin_pb2.ListKeysRequest, _: None) -> admin_pb2.ListKeysResponse:
+        return await asyncio.to_thread(self._operator.list_keys, request)
+
+    async def audit(self, request: admin_pb2.AuditRequest, _: None) -> AsyncIterator[admin_pb2.AuditBatch]:
+        batches = self._operator.audit(request)
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            yield batch
+
+
+def write_address(root: Path, address: str) -> Callable[[], None]:
+    """Leave `server.json` for those who wait for the server; returns what removes it."""
+    path = root / "server.json"
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps({"address": address, "pid": os.getpid()}) + "\n")
+    new.replace(path)
+    return lambda: path.unlink(missing_ok=True)

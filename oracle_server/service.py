@@ -1,0 +1,219 @@
+"""The Oracle's RPCs, one method each. The guard has parsed the request and knows the key before any of these runs.
+
+The way of a Predict: decode and validate -> admit (queue, rate, budget reserved in memory) -> forward pass and
+durable charge, side by side -> release -> answer, when both are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from defenses.response import defend
+from oracle_server.capacity import capacity_bits
+from oracle_server.contracts import contract_message
+from oracle_server.errors import Reason, Refusal
+from oracle_server.inputs import decode_inputs
+from oracle_server.ledger import Charge, Key, Ledger
+from oracle_server.models.card import Card
+from oracle_server.rates import Rates
+from oracle_server.scheduler import Scheduler
+from oracle_server.threat_model import Released, release
+from protos.codec import digest, encode, raw
+from protos.mirage.v1 import oracle_pb2 as pb
+
+__all__ = ["Hosted", "OracleService", "usage_message"]
+
+_CHUNK = 1 << 20
+_AT_ONCE = 1 << 18  # bytes that are hashed sooner than a thread wakes up
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A model that is being served."""
+
+    card: Card
+    archive: Path
+    scheduler: Scheduler
+    max_rows: int
+
+
+class OracleService:
+    """Handlers of `mirage.v1.Oracle`; `hosted` maps `name/version` to its model."""
+
+    def __init__(self, ledger: Ledger, hosted: dict[str, Hosted]) -> None:
+        self._ledger = ledger
+        self._hosted = hosted
+        self._rates = Rates()
+        self._in_flight: dict[tuple[str, bytes], asyncio.Task[pb.PredictResponse]] = {}
+
+    def _model(self, key: Key, asked: str) -> Hosted:
+        if asked not in ("", key.model, key.model.rpartition("/")[0]):
+            raise Refusal(Reason.OTHER_MODEL, f"this key is for the model {key.model} and no other")
+        hosted = self._hosted.get(key.model)
+        if hosted is None:
+            raise Refusal(Reason.NO_MODEL, f"the model {key.model} of this key is not served here: tell the operator")
+        return hosted
+
+    async def describe(self, request: pb.DescribeRequest, key: Key) -> pb.DescribeResponse:
+        hosted = self._model(key, request.model)
+        spent = self._ledger.usage(key.key_id).spent
+        return pb.DescribeResponse(
+            range_marker=hosted.card.range_marker,
+            card=hosted.card.message(),
+            contract=contract_message(key.contract),
+            budget_left=_left(key, spent),
+            spent=spent,
+            max_rows=hosted.max_rows,
+        )
+
+    async def predict(self, request: pb.PredictRequest, key: Key) -> pb.PredictResponse:
+        hosted = self._model(key, request.model)
+        inputs = decode_inputs(request, hosted.card, hosted.max_rows)
+        pair = (key.key_id, request.request_id)
+        while (first := self._in_flight.get(pair)) is not None:  # the same id again: after the first, as its retry
+            await asyncio.wait([first])
+        hosted.scheduler.admit(len(inputs))
+        self._rates.take(key, len(inputs))
+        charging = _Charging(self._ledger, key, request, inputs)
+        await charging.begin(len(inputs))
+        task = asyncio.create_task(self._answer(hosted, key, request, inputs, charging))
+        self._in_flight[pair] = task
+        task.add_done_callback(lambda done: self._finish(pair, done, charging))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not charging.started:  # the caller left before it was charged; otherwise the charge runs to its end
+                task.cancel()
+            raise
+
+    async def _answer(
+        self, hosted: Hosted, key: Key, request: pb.PredictRequest, inputs: np.ndarray, charging: _Charging
+    ) -> pb.PredictResponse:
+        try:
+            logits = await hosted.scheduler.logits(inputs, charging.start)
+        except Refusal as refusal:
+            raise Refusal(refusal.reason, refusal.sentence, charged=(await charging.done()).rows) from None
+        charge = await charging.done()
+        defence = defend(key.contract.defences, (self._ledger.server_secret, key.key_id.encode(), request.request_id))
+        response = _response(release(logits, key.contract, defence))
+        response.receipt.CopyFrom(
+            pb.Receipt(
+                rows_charged=charge.rows,
+                spent=charge.spent,
+                budget_left=_left(key, charge.spent),
+                sequence=charge.sequence,
+            )
+        )
+        return response
+
+    def _finish(self, pair: tuple[str, bytes], task: asyncio.Task[pb.PredictResponse], charging: _Charging) -> None:
+        charging.abandon()
+        if self._in_flight.get(pair) is task:
+            del self._in_flight[pair]
+        if not task.cancelled():
+            task.exception()  # the handler has it, unless its caller left
+
+    async def download(self, request: pb.DownloadRequest, key: Key) -> AsyncIterator[pb.DownloadChunk]:
+        hosted = self._model(key, request.model)
+        reservation = self._ledger.reserve(key, secrets.token_bytes(16), 0)
+        sha256 = bytes.fromhex(hosted.card.archive_sha256)
+        await asyncio.wrap_future(self._ledger.charge(reservation, "Download", sha256))
+        with hosted.archive.open("rb") as file:
+            offset = 0
+            while data := await asyncio.to_thread(file.read, _CHUNK):
+                yield pb.DownloadChunk(data=data, offset=offset)
+                offset += len(data)
+        yield pb.DownloadChunk(offset=offset, sha256=sha256)
+
+    async def usage(self, request: pb.UsageRequest, key: Key) -> pb.UsageResponse:
+        return usage_message(self._ledger, key, self._model(key, request.model).card)
+
+    async def drain(self) -> None:
+        """Wait until what was charged is answered."""
+        while self._in_flight:
+            await asyncio.wait(list(self._in_flight.values()))
+
+
+def usage_message(ledger: Ledger, key: Key, card: Card) -> pb.UsageResponse:
+    """What a key has spent, and the capacity of what it was given."""
+    usage = ledger.usage(key.key_id)
+    return pb.UsageResponse(
+        key_id=key.key_id,
+        model=key.model,
+        spent=usage.spent,
+        budget_left=_left(key, usage.spent),
+        capacity_bits=capacity_bits(key.contract, card, usage.spent, usage.downloads),
+        downloads=usage.downloads,
+    )
+
+
+class _Charging:
+    """The charge of one request: reserved, then started when its forward pass begins, then durable; or a retry, and
+    free.
+    """
+
+    def __init__(self, ledger: Ledger, key: Key, request: pb.PredictRequest, inputs: np.ndarray) -> None:
+        self._ledger = ledger
+        self._key = key
+        self._request = request
+        self._inputs = inputs
+        self._task: asyncio.Task[Charge] | None = None
+        self._retry: Charge | None = None
+        self.started = False
+
+    async def begin(self, rows: int) -> None:
+        """Hold the rows, or recognise a retry; a used id with other bytes is refused here, before any model runs."""
+        entry = self._ledger.known(self._key.key_id, self._request.request_id)
+        if entry is None:
+            self._reservation = self._ledger.reserve(self._key, self._request.request_id, rows)
+            return
+        if (entry.model, entry.digest) != (self._key.model, await self._digest()):
+            raise Refusal(Reason.ID_REUSED, "this request id was used for other bytes: take a new id")
+        self._retry = Charge(0, self._ledger.usage(self._key.key_id).spent, entry.sequence)
+
+    def start(self) -> None:
+        self.started = True
+        if self._retry is None:
+            self._task = asyncio.create_task(self._charge())
+
+    def abandon(self) -> None:
+        """Give the reservation back if the forward pass never began."""
+        if not self.started and self._retry is None:
+            self._ledger.cancel(self._reservation)
+
+    async def done(self) -> Charge:
+        """The charge, once it is durable."""
+        if self._task is not None:
+            return await self._task
+        assert self._retry is not None
+        return self._retry
+
+    async def _charge(self) -> Charge:
+        digest = await self._digest()
+        return await asyncio.wrap_future(self._ledger.charge(self._reservation, "Predict", digest))
+
+    async def _digest(self) -> bytes:
+        parts = str((self._request.inputs.dtype, *self._inputs.shape)).encode(), raw(self._inputs)
+        if self._inputs.nbytes <= _AT_ONCE:
+            return digest(*parts)
+        return await asyncio.to_thread(digest, *parts)
+
+
+def _left(key: Key, spent: int) -> int | None:
+    return None if key.contract.budget is None else key.contract.budget - spent
+
+
+def _response(released: Released) -> pb.PredictResponse:
+    if released.labels is not None:
+        return pb.PredictResponse(labels=encode(released.labels))
+    if released.scores is not None:
+        return pb.PredictResponse(scores=encode(released.scores))
+    assert released.indices is not None
+    assert released.values is not None
+    return pb.PredictResponse(top_k=pb.TopK(indices=encode(released.indices), values=encode(released.values)))

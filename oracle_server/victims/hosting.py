@@ -1,0 +1,51 @@
+"""Train a model on the private part of a split and put it among the hosted ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from oracle_server.models.card import Card
+from oracle_server.models.importing import Draft, host
+from oracle_server.models.neural import choose_device
+from oracle_server.models.repository import Repository
+from oracle_server.victims.split_models import target_error, train_target
+from oracle_server.victims.splits import load, split_named
+from oracle_server.victims.training import Epoch
+
+__all__ = ["train_and_host"]
+
+
+def train_and_host(
+    architecture: str,
+    split_name: str,
+    repository: Repository,
+    *,
+    name: str,
+    version: str = "1",
+    seed: int = 0,
+    device: str = "auto",
+    deterministic: bool = False,
+    progress: Callable[[Epoch], None] | None = None,
+) -> Card:
+    """Train (or find in the cache) and host. `split.json`, beside the archive, lists the rows that the model has seen.
+
+    Raises `ValueError` for an unknown architecture or split, `FileExistsError` for a version that is there already.
+    """
+    split = split_named(split_name)
+    faces = load(split)
+    trained = train_target(
+        split, architecture, faces=faces, seed=seed, device=str(choose_device(device)), progress=progress
+    )
+    error = target_error(trained, split, faces)
+    draft = Draft(
+        name=name,
+        version=version,
+        input_shape=faces.images.shape[1:],
+        deterministic=deterministic,
+        description=f"{architecture} on {split.name}: test error {error:.4f}; {faces.credit}",
+    )
+    card = host(trained.module.cpu(), repository, draft)
+    seen = {"split": split.name, "sha256": split.sha256(), "data_sha256": faces.sha256(), **split.index_lists()}
+    (repository.archive(card).parent / "split.json").write_text(json.dumps(seen) + "\n")
+    return card

@@ -1,0 +1,95 @@
+"""Which architectures there are and how each is trained: values only, all of them part of a model's cache key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from torch import nn
+
+from oracle_server.victims.augmentation import Augmentation
+from oracle_server.victims.cnn import Cnn
+from oracle_server.victims.softmax_regression import SoftmaxRegression
+
+__all__ = ["ARCHITECTURES", "RECIPES", "Optimiser", "Recipe", "Schedule"]
+
+
+class Optimiser(StrEnum):
+    """What turns gradients into steps."""
+
+    SGD = "sgd"
+    ADAMW = "adamw"
+
+
+class Schedule(StrEnum):
+    """How the learning rate moves over the epochs."""
+
+    CONSTANT = "constant"
+    ONE_CYCLE = "one-cycle"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters of one training.
+
+    Attributes:
+        epochs: passes over the training rows, at most.
+        batch_size: rows in a step; the last batch of an epoch may be smaller.
+        learning_rate: of the optimiser; the peak of a one-cycle schedule.
+        momentum: of SGD.
+        weight_decay: as the optimiser understands it.
+        patience: stop this many epochs after the training error last improved; None trains for all epochs.
+        augmentation: applied to every batch; None leaves photos as they are.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimiser: Optimiser = Optimiser.SGD
+    schedule: Schedule = Schedule.CONSTANT
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    patience: int | None = None
+    augmentation: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), not {self.momentum}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay must not be below 0, not {self.weight_decay}")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be at least 1, not {self.patience}")
+
+
+ARCHITECTURES: Mapping[str, Callable[[int, tuple[int, ...]], nn.Module]] = MappingProxyType(
+    {
+        "softmax_regression": SoftmaxRegression,
+        "cnn": Cnn,
+    }
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        # SGD until the training error has not improved for 100 passes, as in the paper. Larger steps
+        # give larger weights: an inversion needs fewer steps then, and from a mean face it stalls more often. Weight
+        # decay does the reverse, until the gradient is too small for confidence 0.99 within 5,000 steps.
+        "softmax_regression": Recipe(epochs=400, batch_size=28, learning_rate=0.012, patience=100),
+        "cnn": Recipe(
+            epochs=60,
+            batch_size=28,
+            learning_rate=3e-3,
+            optimiser=Optimiser.ADAMW,
+            schedule=Schedule.ONE_CYCLE,
+            weight_decay=1e-2,
+            augmentation=Augmentation(),
+        ),
+    }
+)
+
+if ARCHITECTURES.keys() != RECIPES.keys():
+    raise RuntimeError(f"architectures without a recipe, or the reverse: {ARCHITECTURES.keys() ^ RECIPES.keys()}")

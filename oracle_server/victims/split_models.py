@@ -1,0 +1,103 @@
+"""The models of a split: its target, its evaluation networks, and how often they are wrong on unseen photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from oracle_server.victims.att import Faces
+from oracle_server.victims.splits import Split, class_of, load, random_split
+from oracle_server.victims.training import CrossEntropy, Loss, Progress, Trained, error_rate, train_victim
+
+__all__ = ["evaluation_accuracy", "random_split_errors", "target_error", "train_evaluation", "train_target"]
+
+
+def train_target(
+    split: Split,
+    architecture: str = "softmax_regression",
+    *,
+    faces: Faces | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """The model that is attacked: it knows the private people only, class i is ``split.private[i]``."""
+    return train_victim(
+        architecture,
+        faces or load(split),
+        split.target,
+        split.private,
+        loss=loss,
+        seed=seed,
+        device=device,
+        cache=cache,
+        progress=progress,
+    )
+
+
+def train_evaluation(
+    split: Split,
+    number: int = 0,
+    *,
+    faces: Faces | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Evaluation network `number` of the split: it knows everybody, class i is ``split.known[i]``.
+
+    Splits that list the same rows for it share one network, trained once.
+    """
+    if not 0 <= number < len(split.evaluations):
+        raise ValueError(f"split {split.name} has {len(split.evaluations)} evaluation networks: no number {number}")
+    return train_victim(
+        "cnn",
+        faces or load(split),
+        split.evaluations[number],
+        split.known,
+        loss=CrossEntropy(label_smoothing=0.1),
+        seed=seed,
+        device=device,
+        cache=cache,
+        progress=progress,
+    )
+
+
+def target_error(target: Trained, split: Split, faces: Faces | None = None) -> float:
+    """Share of the private people's unseen photos that the target gets wrong."""
+    return _error(target, split, faces, split.test, split.private)
+
+
+def evaluation_accuracy(evaluation: Trained, split: Split, faces: Faces | None = None) -> float:
+    """Share of everybody's unseen photos that an evaluation network gets right."""
+    return 1.0 - _error(evaluation, split, faces, split.evaluation_test, split.known)
+
+
+def random_split_errors(
+    seeds: Iterable[int] = range(10),
+    *,
+    faces: Faces | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Test errors of softmax regression over random splits, one for each seed; progress gets (seed, error)."""
+    errors = []
+    for seed in seeds:
+        split = random_split(seed)
+        faces = faces or load(split)
+        errors.append(target_error(train_target(split, faces=faces, seed=seed, cache=cache), split, faces))
+        if progress is not None:
+            progress(seed, errors[-1])
+    return errors
+
+
+def _error(
+    trained: Trained, split: Split, faces: Faces | None, rows: tuple[int, ...], people: tuple[int, ...]
+) -> float:
+    faces = faces or load(split)
+    return error_rate(trained.module, faces.images[np.asarray(rows)], class_of(faces, rows, people))

@@ -1,0 +1,245 @@
+"""The one training loop of all victims, and the models it made, remembered on disk.
+
+A training defence is a loss: it sees the module, a batch and its labels, and returns what to minimise. Everything that
+makes a model (data, rows, recipe, loss, seed, torch, device) is hashed into the name under which it is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from oracle_server.victims import cache as model_cache
+from oracle_server.victims.att import Faces
+from oracle_server.victims.recipes import ARCHITECTURES, RECIPES, Optimiser, Recipe, Schedule
+from oracle_server.victims.splits import class_of, rows_sha256
+
+__all__ = ["CODE_VERSION", "CrossEntropy", "Epoch", "Loss", "Trained", "error_rate", "fit", "train_victim"]
+
+CODE_VERSION = 1
+"""Raised with every change of this package after which the same key would name another model."""
+
+
+class Loss(Protocol):
+    """What a training minimises: a frozen dataclass, whose ``repr`` names it in the cache."""
+
+    def __call__(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, a scalar, and the module's logits (N, C), of which the loop counts errors."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Mean cross-entropy; `label_smoothing` is the share of probability spread over all classes."""
+
+    label_smoothing: float = 0.0
+
+    def __call__(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = module(inputs)
+        return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
+
+
+class Epoch(NamedTuple):
+    """Where a training stands, after `number` of at most `total` epochs; error is the share of wrong training rows."""
+
+    number: int
+    total: int
+    loss: float
+    error: float
+
+
+Progress = Callable[[Epoch], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in evaluation mode, its parameters without gradient, and where it came from.
+
+    Attributes:
+        module: takes ``(N, *input_shape)`` in [0, 1], returns logits ``(N, classes)``.
+        key: hash of everything that made it.
+        folder: the cache entry; its ``card.json`` lists the rows that the model has seen.
+        card: the content of that file.
+        cached: True when nothing was trained in this call.
+    """
+
+    module: nn.Module
+    key: str
+    folder: Path
+    card: dict[str, Any]
+    cached: bool
+
+
+def train_victim(
+    architecture: str,
+    faces: Faces,
+    rows: Sequence[int],
+    people: Sequence[int],
+    *,
+    recipe: Recipe | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Trains a model on `rows` of a data set, or finds it in the cache.
+
+    Args:
+        architecture: a key of ``ARCHITECTURES``.
+        faces: the data set.
+        rows: the photos to learn from.
+        people: who is class 0, 1, ...; everybody on the rows must be among them.
+        recipe: hyper-parameters; by default those of the architecture.
+        loss: by default cross-entropy; a dataclass, so that its ``repr`` tells it from others.
+        seed: of the start, the order of photos, augmentation and dropout.
+        device: ``cpu`` or ``cuda``; the models of the two differ in the last bits and are cached apart.
+        cache: root of the cache; by default ``cache.root()``.
+        progress: called after each epoch; not called on a cache hit.
+
+    Raises:
+        ValueError: an unknown architecture, no rows, a loss without a name, a training that diverges.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
+    if not rows:
+        raise ValueError("nothing to train on: give at least one row")
+    loss = CrossEntropy() if loss is None else loss
+    if not dataclasses.is_dataclass(loss):
+        raise ValueError("the loss must be a frozen dataclass, so that its repr names it in the cache")
+    recipe = recipe or RECIPES[architecture]
+    labels = class_of(faces, rows, people)
+    images = faces.images[np.asarray(rows, dtype=np.int64)]
+    made_by: dict[str, Any] = {
+        "architecture": architecture,
+        "classes": len(people),
+        "code_version": CODE_VERSION,
+        "data": faces.name,
+        "data_sha256": faces.sha256(),
+        "device": torch.device(device).type,
+        "input_shape": list(images.shape[1:]),
+        "loss": repr(loss),
+        "people": [int(person) for person in people],
+        "recipe": dataclasses.asdict(recipe),
+        "rows_sha256": rows_sha256(rows),
+        "seed": seed,
+        "torch": torch.__version__,
+    }
+    key = model_cache.key_of(made_by)
+    folder = (cache or model_cache.root()) / "victims" / key
+    with _seeded(seed, device):
+        module = ARCHITECTURES[architecture](len(people), tuple(images.shape[1:])).to(device)
+        found = model_cache.find(folder)
+        if found is None:
+            began = time.monotonic()
+            last = fit(module, images, labels, recipe, loss=loss, seed=seed, device=device, progress=progress)
+            card = {
+                **made_by,
+                "rows": [int(row) for row in rows],
+                "epochs": last.number,
+                "training_error": last.error,
+                "training_loss": last.loss,
+                "seconds": round(time.monotonic() - began, 3),
+            }
+            model_cache.store(folder, module.state_dict(), card)
+        else:
+            state, card = found
+            module.load_state_dict(state)
+    return Trained(module.eval().requires_grad_(False), key, folder, card, cached=found is not None)
+
+
+def fit(
+    module: nn.Module,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    recipe: Recipe,
+    *,
+    loss: Loss,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Epoch:
+    """Trains `module` in place on ``(N, C, H, W)`` images and ``(N,)`` labels; returns the last epoch's figures.
+
+    Raises:
+        ValueError: the loss is no longer finite.
+    """
+    inputs, targets = torch.tensor(images, device=device), torch.tensor(labels, device=device)
+    draws = torch.Generator().manual_seed(seed)
+    optimiser, schedule = _optimiser(module, recipe, math.ceil(len(inputs) / recipe.batch_size))
+    best, best_epoch, last = math.inf, 0, Epoch(0, recipe.epochs, math.inf, 1.0)
+    module.train()
+    with _seeded(seed, device):
+        for epoch in range(1, recipe.epochs + 1):
+            total, wrong = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+            for batch in torch.randperm(len(inputs), generator=draws).split(recipe.batch_size):
+                batch = batch.to(device)
+                photos = inputs[batch]
+                if recipe.augmentation is not None:
+                    photos = recipe.augmentation(photos, draws)
+                value, logits = loss(module, photos, targets[batch])
+                optimiser.zero_grad()
+                value.backward()
+                optimiser.step()
+                schedule.step()
+                total += value.detach() * len(batch)
+                wrong += (logits.argmax(1) != targets[batch]).sum()
+            last = Epoch(epoch, recipe.epochs, float(total) / len(inputs), int(wrong) / len(inputs))
+            if not math.isfinite(last.loss):
+                raise ValueError(f"the training diverged in epoch {epoch}: lower the learning rate of {recipe}")
+            if progress is not None:
+                progress(last)
+            if last.error < best:
+                best, best_epoch = last.error, epoch
+            if recipe.patience is not None and epoch - best_epoch >= recipe.patience:
+                break
+    module.eval()
+    return last
+
+
+def error_rate(
+    module: nn.Module, images: NDArray[np.float32], labels: NDArray[np.int64], batch_size: int = 100
+) -> float:
+    """Share of ``(N, C, H, W)`` images to which `module` gives another class than ``(N,)`` labels say."""
+    device = next(module.parameters()).device
+    with torch.inference_mode():
+        guesses = [module(part.to(device)).argmax(1).cpu() for part in torch.tensor(images).split(batch_size)]
+    return float((torch.cat(guesses).numpy() != labels).mean())
+
+
+def _optimiser(
+    module: nn.Module, recipe: Recipe, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimiser: torch.optim.Optimizer
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimiser is Optimiser.SGD:
+        optimiser = torch.optim.SGD(module.parameters(), rate, recipe.momentum, weight_decay=decay)
+    else:
+        optimiser = torch.optim.AdamW(module.parameters(), rate, weight_decay=decay)
+    if recipe.schedule is Schedule.ONE_CYCLE:
+        return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=recipe.epochs * steps)
+    return optimiser, torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: str) -> Iterator[None]:
+    """Torch's own generators start from `seed` and are as before afterwards; kernels are deterministic ones."""
+    cuda = torch.device(device).type == "cuda"
+    with (
+        torch.random.fork_rng(devices=[torch.device(device)] if cuda else []),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+        torch.enable_grad(),
+    ):
+        torch.manual_seed(seed)
+        yield

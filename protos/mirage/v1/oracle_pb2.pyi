@@ -1,0 +1,193 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from protos.mirage.v1 import tensor_pb2 as _tensor_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Contract(_message.Message):
+    __slots__ = ("access", "top_k", "round_to", "features", "defences", "budget", "rate", "expires")
+    class Access(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ACCESS_UNSPECIFIED: _ClassVar[Contract.Access]
+        ACCESS_WEIGHTS: _ClassVar[Contract.Access]
+        ACCESS_SCORES: _ClassVar[Contract.Access]
+        ACCESS_LABEL: _ClassVar[Contract.Access]
+    ACCESS_UNSPECIFIED: Contract.Access
+    ACCESS_WEIGHTS: Contract.Access
+    ACCESS_SCORES: Contract.Access
+    ACCESS_LABEL: Contract.Access
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TO_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    DEFENCES_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    access: Contract.Access
+    top_k: int
+    round_to: float
+    features: _containers.RepeatedScalarFieldContainer[str]
+    defences: _containers.RepeatedCompositeFieldContainer[Defence]
+    budget: int
+    rate: float
+    expires: _timestamp_pb2.Timestamp
+    def __init__(self, access: _Optional[_Union[Contract.Access, str]] = ..., top_k: _Optional[int] = ..., round_to: _Optional[float] = ..., features: _Optional[_Iterable[str]] = ..., defences: _Optional[_Iterable[_Union[Defence, _Mapping]]] = ..., budget: _Optional[int] = ..., rate: _Optional[float] = ..., expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Defence(_message.Message):
+    __slots__ = ("name", "parameters")
+    class ParametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    parameters: _containers.ScalarMap[str, float]
+    def __init__(self, name: _Optional[str] = ..., parameters: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class ModelCard(_message.Message):
+    __slots__ = ("name", "version", "kind", "input_shape", "input_dtype", "low", "high", "classes", "parameters", "archive_bytes", "archive_sha256", "torch_version", "deterministic", "released_dtype", "description")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHAPE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    TORCH_VERSION_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    kind: str
+    input_shape: _containers.RepeatedScalarFieldContainer[int]
+    input_dtype: _tensor_pb2.DType
+    low: float
+    high: float
+    classes: int
+    parameters: int
+    archive_bytes: int
+    archive_sha256: bytes
+    torch_version: str
+    deterministic: bool
+    released_dtype: _tensor_pb2.DType
+    description: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., classes: _Optional[int] = ..., parameters: _Optional[int] = ..., archive_bytes: _Optional[int] = ..., archive_sha256: _Optional[bytes] = ..., torch_version: _Optional[str] = ..., deterministic: bool = ..., released_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., description: _Optional[str] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("range_marker", "card", "contract", "budget_left", "spent", "max_rows")
+    RANGE_MARKER_FIELD_NUMBER: _ClassVar[int]
+    CARD_FIELD_NUMBER: _ClassVar[int]
+    CONTRACT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_LEFT_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
+    range_marker: str
+    card: ModelCard
+    contract: Contract
+    budget_left: int
+    spent: int
+    max_rows: int
+    def __init__(self, range_marker: _Optional[str] = ..., card: _Optional[_Union[ModelCard, _Mapping]] = ..., contract: _Optional[_Union[Contract, _Mapping]] = ..., budget_left: _Optional[int] = ..., spent: _Optional[int] = ..., max_rows: _Optional[int] = ...) -> None: ...
+
+class PredictRequest(_message.Message):
+    __slots__ = ("model", "request_id", "inputs")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    request_id: bytes
+    inputs: _tensor_pb2.Tensor
+    def __init__(self, model: _Optional[str] = ..., request_id: _Optional[bytes] = ..., inputs: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class TopK(_message.Message):
+    __slots__ = ("indices", "values")
+    INDICES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    indices: _tensor_pb2.Tensor
+    values: _tensor_pb2.Tensor
+    def __init__(self, indices: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("rows_charged", "spent", "budget_left", "sequence")
+    ROWS_CHARGED_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_LEFT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    rows_charged: int
+    spent: int
+    budget_left: int
+    sequence: int
+    def __init__(self, rows_charged: _Optional[int] = ..., spent: _Optional[int] = ..., budget_left: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class PredictResponse(_message.Message):
+    __slots__ = ("scores", "top_k", "labels", "receipt")
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    scores: _tensor_pb2.Tensor
+    top_k: TopK
+    labels: _tensor_pb2.Tensor
+    receipt: Receipt
+    def __init__(self, scores: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., top_k: _Optional[_Union[TopK, _Mapping]] = ..., labels: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+
+class DownloadRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class DownloadChunk(_message.Message):
+    __slots__ = ("data", "offset", "sha256")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    offset: int
+    sha256: bytes
+    def __init__(self, data: _Optional[bytes] = ..., offset: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+
+class UsageRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class UsageResponse(_message.Message):
+    __slots__ = ("key_id", "model", "spent", "budget_left", "capacity_bits", "downloads")
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_LEFT_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_BITS_FIELD_NUMBER: _ClassVar[int]
+    DOWNLOADS_FIELD_NUMBER: _ClassVar[int]
+    key_id: str
+    model: str
+    spent: int
+    budget_left: int
+    capacity_bits: float
+    downloads: int
+    def __init__(self, key_id: _Optional[str] = ..., model: _Optional[str] = ..., spent: _Optional[int] = ..., budget_left: _Optional[int] = ..., capacity_bits: _Optional[float] = ..., downloads: _Optional[int] = ...) -> None: ...

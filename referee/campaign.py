@@ -1,0 +1,152 @@
+"""A campaign: victims, contracts, methods, targets and seeds, from a TOML file, checked before anything runs.
+
+title = "..."                      what the report is called
+figures = "demo"                   which named figures are worked out from the cells (referee/figures/)
+seeds = [0]
+[evaluation]                       architecture and seed of the network that recognises people
+[victims.NAME]                     architecture, split, seed
+[contracts.NAME]                   the fields of a contract; several cells may share one
+[[cells]]                          victim, method, contracts = [...]; optional: name (the method's), targets, public,
+                                   budget (rows, for each key), and [cells.parameters]
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from attacker.attacks import METHODS
+from attacker.run import make_method
+from oracle_server.threat_model import Contract
+from oracle_server.victims.recipes import ARCHITECTURES
+from oracle_server.victims.splits import split_named
+from referee.figures import FIGURES
+
+__all__ = ["CampaignError", "Plan", "PlannedCell", "Victim", "read_plan"]
+
+
+class CampaignError(ValueError):
+    """A campaign file that cannot be run; the sentence says where and what to write."""
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A model to train and host: `name` is also the hosted model's."""
+
+    name: str
+    architecture: str
+    split: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One method on one victim under one contract with one seed."""
+
+    name: str
+    victim: Victim
+    method: str
+    contract_name: str
+    contract: Contract
+    seed: int
+    targets: str = "all"
+    public: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """The cell's place below a folder of cells; one level, whatever the names hold."""
+        return f"{self.name}+seed={self.seed}".replace("/", "+")
+
+    def settings(self) -> list[str]:
+        """The parameters as the attacker's command takes them."""
+        return [f"{name}={value}" for name, value in self.parameters.items()]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole campaign, in the order in which its cells run."""
+
+    title: str
+    figures: str
+    victims: tuple[Victim, ...]
+    cells: tuple[PlannedCell, ...]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read and check a campaign file; `CampaignError` for the first thing that is amiss."""
+    try:
+        with path.open("rb") as file:
+            text = tomllib.load(file)
+    except FileNotFoundError as error:
+        raise CampaignError(f"there is no campaign file {path}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise CampaignError(f"{path} is no TOML: {error}") from error
+    try:
+        return _plan(text)
+    except (KeyError, TypeError, ValueError) as error:
+        said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise CampaignError(f"{path}: {said}") from error
+
+
+def _plan(text: dict[str, Any]) -> Plan:
+    _only(text, "the campaign", {"title", "figures", "seeds", "victims", "contracts", "cells"})
+    victims = {name: _victim(name, values) for name, values in text["victims"].items()}
+    contracts = {name: Contract.from_dict(values) for name, values in text["contracts"].items()}
+    cells = [cell for values in text["cells"] for cell in _cells(values, victims, contracts, text.get("seeds", [0]))]
+    if text.get("figures", "") not in ("", *FIGURES):
+        raise ValueError(f"no figures {text['figures']!r}; there is {', '.join(FIGURES)}")
+    names = [cell.folder for cell in cells]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two cells are called {min(twice)}: give one of them another name")
+    return Plan(
+        title=text["title"],
+        figures=text.get("figures", ""),
+        victims=tuple(victims.values()),
+        cells=tuple(cells),
+    )
+
+
+def _victim(name: str, values: dict[str, Any]) -> Victim:
+    _only(values, f"victim {name}", {"architecture", "split", "seed"})
+    if values["architecture"] not in ARCHITECTURES:
+        raise ValueError(f"victim {name}: architecture must be one of {', '.join(ARCHITECTURES)}")
+    split_named(values["split"])
+    return Victim(name=name, **values)
+
+
+def _cells(
+    values: dict[str, Any], victims: dict[str, Victim], contracts: dict[str, Contract], seeds: list[int]
+) -> Iterator[PlannedCell]:
+    known = {"name", "victim", "method", "contracts", "targets", "public", "budget", "parameters"}
+    _only(values, "a cell", known)
+    method, label = values["method"], values.get("name", values["method"])
+    if method not in METHODS:
+        raise ValueError(f"cell {label}: no method {method!r}; there is {', '.join(METHODS)}")
+    if values["victim"] not in victims:
+        raise ValueError(f"cell {label}: no victim {values['victim']!r}; there is {', '.join(victims)}")
+    for contract in values["contracts"]:
+        if contract not in contracts:
+            raise ValueError(f"cell {label}: no contract {contract!r}; there is {', '.join(contracts)}")
+        for seed in seeds:
+            cell = PlannedCell(
+                name=f"{label}/{contract}",
+                victim=victims[values["victim"]],
+                method=method,
+                contract_name=contract,
+                contract=replace(contracts[contract], budget=values.get("budget", contracts[contract].budget)),
+                seed=seed,
+                targets=values.get("targets", "all"),
+                public=values.get("public", False),
+                parameters=values.get("parameters", {}),
+            )
+            make_method(method, cell.settings(), Path())
+            yield cell
+
+
+def _only(values: dict[str, Any], what: str, known: set[str]) -> None:
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{what} has no field {unknown[0]!r}; there is {', '.join(sorted(known))}")

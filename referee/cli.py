@@ -1,0 +1,166 @@
+"""`referee`: run campaigns, score reconstructions, report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from oracle_server.ledger import LedgerError
+from oracle_server.models.repository import Repository
+from oracle_server.operator import OperatorError
+from oracle_server.victims.att import FacesUnavailableError
+from protos import archive
+from referee.campaign import CampaignError, read_plan
+from referee.cell import Cell
+from referee.judge import Judge
+from referee.processes import ProcessError
+from referee.report import Campaign, print_report, tables
+from referee.run import report_campaign, run_campaign
+
+__all__ = ["main"]
+
+_DEMO = Path(__file__).parent.parent / "campaigns" / "demo.toml"
+_OUT = click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/demo"),
+    show_default=True,
+    help="Folder of the run; the same command resumes it.",
+)
+_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+_PRIVATE = click.option(
+    "--private-images/--no-private-images",
+    default=True,
+    show_default=True,
+    help="Show private photos and reconstructions in the report, or leave all pictures out.",
+)
+
+
+@click.group(epilog="Example: referee demo")
+@click.version_option(package_name="mirage-range")
+def main() -> None:
+    """Measure inversion attacks under contracts and budgets, against private data, and report."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@main.command(epilog="Example: referee demo --out runs/demo")
+@_OUT
+@_DEVICE
+@_PRIVATE
+def demo(out: Path, device: str, private_images: bool) -> None:
+    """Whose face does a server give away? Two victims, nine contracts, about five minutes on two cores."""
+    _run(_DEMO, out, device, private_images)
+
+
+@main.command(epilog="Example: referee run campaigns/demo.toml --out runs/demo")
+@click.argument("campaign", type=click.Path(dir_okay=False, path_type=Path))
+@_OUT
+@_DEVICE
+@_PRIVATE
+def run(campaign: Path, out: Path, device: str, private_images: bool) -> None:
+    """Run the cells of CAMPAIGN (a TOML file) that have no result in --out yet, then report."""
+    _run(campaign, out, device, private_images)
+
+
+@main.command(epilog="Example: referee report campaigns/demo.toml --out runs/demo --no-private-images")
+@click.argument("campaign", type=click.Path(dir_okay=False, path_type=Path))
+@_OUT
+@_DEVICE
+@_PRIVATE
+@click.option("--markdown", is_flag=True, help="Print the tables as Markdown, as the README has them.")
+def report(campaign: Path, out: Path, device: str, private_images: bool, markdown: bool) -> None:
+    """Write the report of CAMPAIGN again from the cells that are finished in --out; runs no attack."""
+    with _one_sentence(out):
+        cells, view = report_campaign(
+            read_plan(campaign), out, command=_command(), device=device, private_images=private_images
+        )
+    if markdown:
+        columns = ["contract", "method", "top1", "own", "others", "confidence", "rows_ledger", "bits", "status"]
+        click.echo(tables.markdown(tables.build(cells, view), columns))
+    else:
+        _show(cells, view, out)
+
+
+@main.command(epilog="Example: referee score runs/mine --split att40 --root oracle --model softmax_regression-att40")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--split", default="att40", show_default=True, help="Whose private photos to score against.")
+@click.option(
+    "--root", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help="The server's."
+)
+@click.option("--model", required=True, help="The model that was attacked, for its true confidence.")
+@_DEVICE
+def score(folder: Path, split: str, root: Path, model: str, device: str) -> None:
+    """Score what `attacker run --out FOLDER` left there."""
+    with _one_sentence(folder):
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        repository = Repository(root)
+        judge = Judge(split, device)
+        with np.load(folder / "reconstructions.npz", allow_pickle=False) as arrays:
+            images, marks, targets = arrays["images"], arrays["marks"], arrays["targets"]
+        target = archive.load(repository.archive(repository.card(model)), device)
+        table = Table(caption=judge.evaluation)
+        for title in ("mark", "top-1", "top-5", "own class", "other classes", "true confidence"):
+            table.add_column(title, justify="right")
+        for mark, made in zip(marks, images, strict=True):
+            scores = judge.score(made, targets, target)
+            figures = (scores.top1, scores.top5, scores.own, scores.others, scores.confidence)
+            table.add_row(f"{mark:,.0f}", *(f"{values.mean():.3f}" for values in figures))
+    Console().print(table)
+
+
+def _run(campaign: Path, out: Path, device: str, private_images: bool) -> None:
+    console = Console(stderr=True)
+    with _one_sentence(out), console.status("reading the campaign") as status:
+
+        def say(line: str) -> None:
+            if console.is_terminal:
+                status.update(line)
+            else:
+                click.echo(line, err=True)
+
+        cells, view = run_campaign(
+            read_plan(campaign), out, command=_command(), device=device, private_images=private_images, say=say
+        )
+    _show(cells, view, out)
+
+
+def _show(cells: list[Cell], view: Campaign, out: Path) -> None:
+    print_report(cells, view)
+    click.echo(f"report: {out / 'report.html'}   figures: {out / 'summary.json'}")
+
+
+def _command() -> str:
+    return " ".join(["referee", *sys.argv[1:]])
+
+
+@contextlib.contextmanager
+def _one_sentence(out: Path) -> Iterator[None]:
+    """Foreseen errors end the command with their sentence; an interruption says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            f"stopped, with everything that was started; run it again to go on in {out}"
+        ) from None
+    except (
+        CampaignError,
+        FacesUnavailableError,
+        LedgerError,
+        OperatorError,
+        ProcessError,
+        ValueError,
+        OSError,
+    ) as error:
+        raise click.ClickException(str(error)) from error
+    except LookupError as error:
+        raise click.ClickException(str(error.args[0])) from error

