@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -79,7 +82,8 @@ def run_(
         raise click.ClickException("no API key: put it into the environment as MIRAGE_KEY")
     torch.set_num_threads(threads)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+    with bar, _ends_at_ctrl_c(bar, out):
         task = bar.add_task(method, total=None, text="")
 
         def progress(spent: int, budget: int | None) -> None:
@@ -96,11 +100,29 @@ def run_(
         except RunRefused as error:
             click.echo(f"Refused: {error}", err=True)
             raise SystemExit(REFUSED) from error
-        except KeyboardInterrupt:
-            raise click.ClickException(f"stopped; the same command resumes the run in {out}") from None
         except (OracleError, JournalError, ValueError, OSError, grpc.RpcError) as error:
             raise click.ClickException(str(error)) from error
     _show(result, out)
+
+
+@contextlib.contextmanager
+def _ends_at_ctrl_c(bar: Progress, out: Path) -> Iterator[None]:
+    """Ctrl-C ends the process where it stands, as a crash would: the journal has all that a resumed run needs. An
+    exception could arise inside gRPC while a lock is held, and closing the channel would then wait for ever.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        bar.stop()
+        click.echo(f"Error: stopped; the same command resumes the run in {out}", err=True)
+        os._exit(1)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not where it is ignored, as in a background job
+        signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _show(result: dict[str, Any], out: Path) -> None:

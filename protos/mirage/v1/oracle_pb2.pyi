@@ -56,8 +56,34 @@ class Defence(_message.Message):
     parameters: _containers.ScalarMap[str, float]
     def __init__(self, name: _Optional[str] = ..., parameters: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
+class Feature(_message.Message):
+    __slots__ = ("name", "levels", "low", "high", "prior", "edges")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LEVELS_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    PRIOR_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    levels: _containers.RepeatedScalarFieldContainer[str]
+    low: float
+    high: float
+    prior: _containers.RepeatedScalarFieldContainer[float]
+    edges: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., levels: _Optional[_Iterable[str]] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., prior: _Optional[_Iterable[float]] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Archive(_message.Message):
+    __slots__ = ("name", "bytes", "sha256")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    bytes: int
+    sha256: bytes
+    def __init__(self, name: _Optional[str] = ..., bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+
 class ModelCard(_message.Message):
-    __slots__ = ("name", "version", "kind", "input_shape", "input_dtype", "low", "high", "classes", "parameters", "archive_bytes", "archive_sha256", "torch_version", "deterministic", "released_dtype", "description")
+    __slots__ = ("name", "version", "kind", "input_shape", "input_dtype", "low", "high", "classes", "parameters", "archive_bytes", "archive_sha256", "torch_version", "deterministic", "released_dtype", "description", "features", "response", "confusion", "confusion_rows", "error_std", "archives")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +99,12 @@ class ModelCard(_message.Message):
     DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     RELEASED_DTYPE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    CONFUSION_FIELD_NUMBER: _ClassVar[int]
+    CONFUSION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_STD_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     kind: str
@@ -88,7 +120,13 @@ class ModelCard(_message.Message):
     deterministic: bool
     released_dtype: _tensor_pb2.DType
     description: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., classes: _Optional[int] = ..., parameters: _Optional[int] = ..., archive_bytes: _Optional[int] = ..., archive_sha256: _Optional[bytes] = ..., torch_version: _Optional[str] = ..., deterministic: bool = ..., released_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., description: _Optional[str] = ...) -> None: ...
+    features: _containers.RepeatedCompositeFieldContainer[Feature]
+    response: Feature
+    confusion: _tensor_pb2.Tensor
+    confusion_rows: str
+    error_std: float
+    archives: _containers.RepeatedCompositeFieldContainer[Archive]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., classes: _Optional[int] = ..., parameters: _Optional[int] = ..., archive_bytes: _Optional[int] = ..., archive_sha256: _Optional[bytes] = ..., torch_version: _Optional[str] = ..., deterministic: bool = ..., released_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., response: _Optional[_Union[Feature, _Mapping]] = ..., confusion: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., confusion_rows: _Optional[str] = ..., error_std: _Optional[float] = ..., archives: _Optional[_Iterable[_Union[Archive, _Mapping]]] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ("model",)
@@ -143,22 +181,26 @@ class Receipt(_message.Message):
     def __init__(self, rows_charged: _Optional[int] = ..., spent: _Optional[int] = ..., budget_left: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("scores", "top_k", "labels", "receipt")
+    __slots__ = ("scores", "top_k", "labels", "values", "receipt")
     SCORES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     scores: _tensor_pb2.Tensor
     top_k: TopK
     labels: _tensor_pb2.Tensor
+    values: _tensor_pb2.Tensor
     receipt: Receipt
-    def __init__(self, scores: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., top_k: _Optional[_Union[TopK, _Mapping]] = ..., labels: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    def __init__(self, scores: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., top_k: _Optional[_Union[TopK, _Mapping]] = ..., labels: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
 
 class DownloadRequest(_message.Message):
-    __slots__ = ("model",)
+    __slots__ = ("model", "archive")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_FIELD_NUMBER: _ClassVar[int]
     model: str
-    def __init__(self, model: _Optional[str] = ...) -> None: ...
+    archive: str
+    def __init__(self, model: _Optional[str] = ..., archive: _Optional[str] = ...) -> None: ...
 
 class DownloadChunk(_message.Message):
     __slots__ = ("data", "offset", "sha256")

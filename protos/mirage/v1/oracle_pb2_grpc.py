@@ -76,7 +76,8 @@ class OracleServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Download(self, request, context):
-        """The model as a torch.export archive, in chunks; the last one carries the SHA-256 of the whole. Contracts with weights only.
+        """The model in chunks, the last of which carries the SHA-256 of the whole: a torch.export archive, or the JSON of a
+        tree or regression. Contracts with weights only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
