@@ -33,10 +33,13 @@ class Contract:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for N rows: `scores` (N, C) float64 with NaN where withheld, or `labels` (N,) int64."""
+    """What came back for N rows: `scores` (N, C) float64 with NaN where withheld, `labels` (N,) int64, or `numbers`
+    (N,) float64 of a regression.
+    """
 
     scores: np.ndarray | None = None
     labels: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
 
 def read_answer(response: pb.PredictResponse, classes: int) -> Answer:
@@ -44,6 +47,8 @@ def read_answer(response: pb.PredictResponse, classes: int) -> Answer:
     kind = response.WhichOneof("answer")
     if kind == "labels":
         return Answer(labels=decode(response.labels))
+    if kind == "values":
+        return Answer(numbers=decode(response.values))
     if kind == "scores":
         return Answer(scores=decode(response.scores))
     values = decode(response.top_k.values)
@@ -54,6 +59,8 @@ def read_answer(response: pb.PredictResponse, classes: int) -> Answer:
 
 def join(answers: Sequence[Answer]) -> Answer:
     """Answers to batches as the answer to all their rows."""
-    scores = [answer.scores for answer in answers if answer.scores is not None]
-    labels = [answer.labels for answer in answers if answer.labels is not None]
-    return Answer(np.concatenate(scores) if scores else None, np.concatenate(labels) if labels else None)
+    joined = {}
+    for kind in ("scores", "labels", "numbers"):
+        parts = [part for answer in answers if (part := getattr(answer, kind)) is not None]
+        joined[kind] = np.concatenate(parts) if parts else None
+    return Answer(**joined)

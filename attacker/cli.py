@@ -20,9 +20,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from attacker.attacks import METHODS
+from attacker.batch import read_batch
 from attacker.journal import JournalError
 from attacker.oracle import Oracle, OracleError
-from attacker.run import RunRefused, make_method, run
+from attacker.run import RunRefused, make_method, run, target_count
 
 __all__ = ["main"]
 
@@ -53,9 +54,16 @@ def list_() -> None:
 @click.option(
     "--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM to trust; uses TLS."
 )
-@click.option("--targets", default="all", show_default=True, help="Classes: all, 0-9, or 3,5,8.")
+@click.option(
+    "--targets", default="all", show_default=True, help="Classes, or entries of --given: all, 0-9, or 3,5,8."
+)
 @click.option("--set", "settings", multiple=True, help="parameter=value; see attacker list. May be repeated.")
 @click.option("--public", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of public data.")
+@click.option(
+    "--given",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with what is known of the targets: attributes (CSV), or images (.npy).",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's own folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...; for downloaded models.")
@@ -69,6 +77,7 @@ def run_(
     targets: str,
     settings: tuple[str, ...],
     public: Path | None,
+    given: Path | None,
     seed: int,
     out: Path,
     device: str,
@@ -83,26 +92,60 @@ def run_(
     torch.set_num_threads(threads)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
-    with bar, _ends_at_ctrl_c(bar, out):
+    with bar, _ends_at_ctrl_c(bar, out), _one_sentence():
         task = bar.add_task(method, total=None, text="")
 
         def progress(spent: int, budget: int | None) -> None:
             left = "" if budget is None else f", {budget - spent:,} of the budget left"
             bar.update(task, completed=spent, total=budget, text=f"{spent:,} rows{left}")
 
-        try:
-            chosen = make_method(method, settings, public)
-            oracle = Oracle(address, key, certificate=certificate, patience=patience, progress=progress)
-            with contextlib.closing(oracle):
-                result = run(
-                    oracle, method, chosen, _targets(targets, oracle.classes), seed, out, device=_device(device)
-                )
-        except RunRefused as error:
-            click.echo(f"Refused: {error}", err=True)
-            raise SystemExit(REFUSED) from error
-        except (OracleError, JournalError, ValueError, OSError, grpc.RpcError) as error:
-            raise click.ClickException(str(error)) from error
+        chosen = make_method(method, settings, public, given)
+        oracle = Oracle(address, key, certificate=certificate, patience=patience, progress=progress)
+        with contextlib.closing(oracle):
+            numbers = _targets(targets, target_count(oracle, chosen))
+            result = run(oracle, method, chosen, numbers, seed, out, device=_device(device))
     _show(result, out)
+
+
+@main.command("batch", epilog="Example: attacker batch runs.jsonl --address 127.0.0.1:50051 --out runs/trees")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--address", default="127.0.0.1:50051", show_default=True)
+@click.option(
+    "--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM to trust; uses TLS."
+)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of all the runs.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...; for downloaded models.")
+@click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for a server that is away.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def batch_(
+    file: Path, address: str, certificate: Path | None, out: Path, device: str, patience: float, quiet: bool
+) -> None:
+    """Run many short attacks one after another: FILE has a JSON object a line, {"key", "name", "method"} and, as for
+    attacker run, "set" (a list), "targets", "given", "seed". Each goes to OUT/NAME; those that are finished are skipped.
+    """
+    torch.set_num_threads(1)
+    bar = Progress(console=Console(stderr=True), transient=True, disable=quiet)
+    with bar, _ends_at_ctrl_c(bar, out), _one_sentence():
+        runs = read_batch(file)
+        for one in bar.track(runs, description=file.name):
+            chosen = make_method(one.method, one.settings, None, one.given)
+            oracle = Oracle(address, one.key, certificate=certificate, patience=patience)
+            with contextlib.closing(oracle):
+                numbers = _targets(one.targets, target_count(oracle, chosen))
+                run(oracle, one.method, chosen, numbers, one.seed, out / one.name, device=_device(device))
+    click.echo(f"{len(runs)} runs are finished in {out}")
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Foreseen errors end the command with their sentence; a refusal has a status of its own."""
+    try:
+        yield
+    except RunRefused as error:
+        click.echo(f"Refused: {error}", err=True)
+        raise SystemExit(REFUSED) from error
+    except (OracleError, JournalError, ValueError, OSError, grpc.RpcError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -149,9 +192,9 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def _targets(text: str, classes: int) -> list[int]:
+def _targets(text: str, count: int) -> list[int]:
     if text == "all":
-        return list(range(classes))
+        return list(range(count))
     try:
         first, dash, last = text.partition("-")
         return list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(",")]

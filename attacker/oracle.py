@@ -28,10 +28,12 @@ from attacker.answers import Answer, Contract, join, read_answer
 from attacker.journal import Journal
 from attacker.on_device import OnDevice
 from protos import RANGE_MARKER, archive
-from protos.codec import digest, dtype_name, raw, serialize
+from protos.codec import decode, digest, dtype_name, raw, serialize
 from protos.contracts import contract_values
 from protos.mirage.v1 import oracle_pb2 as pb
 from protos.mirage.v1.oracle_pb2_grpc import OracleStub
+from protos.schema import Feature
+from protos.tree import Tree
 
 __all__ = ["WINDOW", "BudgetSpent", "Oracle", "OracleError"]
 
@@ -64,6 +66,8 @@ class Oracle:
 
     input_shape  of one row; low and high bound every value in it
     classes      C
+    kind         of model: neural, tree, regression; the last two publish their features and response, and as
+                 side information the confusion matrix (C, C) of a tree or the error's standard deviation
     patience     seconds of failures in a row before a run stops; it can be resumed
     max_rows     rows that one request carries at most: as many as the server takes, and no more than go fast
     spent        rows answered so far, counted here; `spent_on[c]` those asked for target c, `shared` those for all
@@ -105,7 +109,13 @@ class Oracle:
         self.dtype = dtype_name(card.input_dtype)
         self.low, self.high = card.low, card.high
         self.classes = card.classes
+        self.kind = card.kind
+        self.features = tuple(Feature.from_message(feature) for feature in card.features)
+        self.response = Feature.from_message(card.response) if card.HasField("response") else None
+        self.confusion = decode(card.confusion) if card.HasField("confusion") else None
+        self.error_std = card.error_std if card.HasField("error_std") else None
         self.archive_sha256 = card.archive_sha256.hex()
+        self._archives = {"": card.archive_sha256} | {part.name: part.sha256 for part in card.archives}
         self.contract = Contract(**contract_values(described.contract))
         self.max_rows = _rows_of_a_request(described)
         self.shared = 0
@@ -227,25 +237,38 @@ class Oracle:
                 time.sleep(max(wait, delay * random.uniform(0.5, 1.5)))
                 delay = min(2 * delay, 2.0)
 
-    def model(self) -> nn.Module:
-        """The model itself, (N, *input_shape) -> logits (N, C), differentiable; downloaded once, hash checked."""
-        path = self._folder / "model.pt2"
-        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != self.archive_sha256:
-            self._insist(lambda: self._download(path))
-        return OnDevice(archive.load(path, self.device), self.device)
+    def model(self, part: str = "") -> nn.Module:
+        """The model itself, (N, *input_shape) -> logits (N, C), or one of the parts that the card names; differentiable
+        and downloaded once, hash checked. `ValueError` for a part that is not published.
+        """
+        return OnDevice(archive.load(self._downloaded(part, "pt2"), self.device), self.device)
 
-    def _download(self, path: Path) -> None:
-        sha256, promised = hashlib.sha256(), b""
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            for chunk in self._stub.Download(pb.DownloadRequest(), metadata=self._metadata):
+    def tree(self) -> Tree:
+        """A tree with the training counts of its leaves; downloaded once, hash checked."""
+        return Tree.from_json(self._downloaded("", "json").read_bytes())
+
+    def _downloaded(self, part: str, suffix: str) -> Path:
+        if part not in self._archives:
+            there = ", ".join(name for name in self._archives if name) or "none"
+            raise ValueError(f"the model publishes no part {part!r}; there is {there}")
+        path = self._folder / f"{part or 'model'}.{suffix}"
+        promised = self._archives[part]
+        if not path.exists() or hashlib.sha256(path.read_bytes()).digest() != promised:
+            self._insist(lambda: self._download(part, path, promised))
+        return path
+
+    def _download(self, part: str, path: Path, promised: bytes) -> None:
+        sha256, sent = hashlib.sha256(), b""
+        new = path.with_suffix(".part")
+        with new.open("wb") as file:
+            for chunk in self._stub.Download(pb.DownloadRequest(archive=part), metadata=self._metadata):
                 file.write(chunk.data)
                 sha256.update(chunk.data)
-                promised = chunk.sha256 or promised
-        if not sha256.hexdigest() == promised.hex() == self.archive_sha256:
-            part.unlink()
+                sent = chunk.sha256 or sent
+        if not sha256.digest() == sent == promised:
+            new.unlink()
             raise OracleError("the download is truncated or was changed on its way (SHA-256 differs): run again")
-        part.replace(path)
+        new.replace(path)
 
     def usage(self) -> pb.UsageResponse:
         """The server's own count."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from attacker.needs import Needs, refuse
 from attacker.oracle import BudgetSpent, Oracle, OracleError
 from attacker.snapshot import Snapshot, rung_above
 
-__all__ = ["RunRefused", "make_method", "run"]
+__all__ = ["RunRefused", "make_method", "run", "target_count"]
 
 _APART = 1.5  # snapshots whose marks are this factor apart are kept, between the rungs of the ladder too
 
@@ -27,12 +28,18 @@ class RunRefused(OracleError):
     """The key's contract gives less than the method needs; nothing was asked."""
 
 
-def make_method(name: str, settings: Sequence[str], public: Path | None) -> Any:
-    """The method `name` with `settings` of the form parameter=value; `ValueError` names what there is."""
+def make_method(name: str, settings: Sequence[str], public: Path | None, given: Path | None = None) -> Any:
+    """The method `name` with `settings` of the form parameter=value, a folder of public data, and a file with what is
+    known of the targets; `ValueError` names what there is.
+    """
     if name not in METHODS:
         raise ValueError(f"no method {name!r}; there is {', '.join(METHODS)} (attacker list)")
     method = METHODS[name]
-    known = {field.name: field for field in fields(method) if field.name != "public"}
+    names = {field.name for field in fields(method)}
+    files = {name: path for name, path in {"public": public, "given": given}.items() if name in names}
+    if given is not None and "given" not in files:
+        raise ValueError(f"{name} uses nothing that is known of its targets: leave --given out")
+    known = {field.name: field for field in fields(method) if field.name not in files}
     values: dict[str, Any] = {}
     for setting in settings:
         parameter, equals, text = setting.partition("=")
@@ -47,9 +54,15 @@ def make_method(name: str, settings: Sequence[str], public: Path | None) -> Any:
             values[parameter] = float(values[parameter])
         if default is not None and not isinstance(values[parameter], type(default)):
             raise ValueError(f"--set {setting}: {parameter} is a {type(default).__name__}, for example {default!r}")
-    if any(field.name == "public" for field in fields(method)):
-        values["public"] = public
-    return method(**values)
+    return method(**values, **files)
+
+
+def target_count(oracle: Oracle, method: Any) -> int:
+    """How many targets there are to choose from: the entries of what is given, where the method takes that, or the
+    model's classes.
+    """
+    count: int = method.entries() if hasattr(method, "entries") else oracle.classes
+    return count
 
 
 def run(
@@ -72,18 +85,24 @@ def run(
     A folder that holds the finished result of the same run is left as it is. One that holds an unfinished one is
     resumed.
     """
-    wrong = [target for target in targets if not 0 <= target < oracle.classes]
-    if wrong or not targets or len(set(targets)) < len(targets):
-        raise ValueError(f"targets must be different classes from 0 to {oracle.classes - 1}; got {list(targets)}")
+    most = target_count(oracle, method)
+    if not targets or len(set(targets)) < len(targets) or not 0 <= min(targets) <= max(targets) < most:
+        what = "entries of the given file" if hasattr(method, "entries") else "classes"
+        raise ValueError(f"targets must be different {what} from 0 to {most - 1}; got {str(list(targets))[:100]}")
+    models = getattr(method, "models", ("neural",))
+    if oracle.kind not in models:
+        raise ValueError(f"{name} attacks models of the kind {' or '.join(models)}, and {oracle.model_id} is a {oracle.kind}")
     sentence = refuse(method.needs, oracle.contract, oracle.classes, method=name)
     if sentence is not None:
         raise RunRefused(sentence)
+    given = getattr(method, "given", None)
     parameters = {field.name: _plain(getattr(method, field.name)) for field in fields(method)}
     identity = {
         "method": name,
         "parameters": parameters,
         "targets": list(targets),
         "seed": seed,
+        "given_sha256": hashlib.sha256(given.read_bytes()).hexdigest() if given else None,
         "model": oracle.model_id,
         "archive_sha256": oracle.archive_sha256,
         "contract": oracle.contract.as_dict(),

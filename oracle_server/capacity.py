@@ -9,6 +9,7 @@ model (whoever has read that many bits could have had the weights), plus the car
     top-k            which k of C, and 64 bits for each score (at most 32 C in all)
     top-k, rounded   which k of C, and the points of the lattice in k dimensions whose sum may fall short of one
     weights          the archive
+    a number         of a regression: its float64, or the multiples of r between its smallest and largest prediction
 
 Whatever follows from a longer answer cannot tell more than that one: a rounded answer no more than the logits, the k
 largest rounded scores no more than all of them.
@@ -28,7 +29,10 @@ __all__ = ["bits_per_row", "capacity_bits", "lattice_points"]
 def capacity_bits(contract: Contract, card: Card, rows: int, downloads: int = 0) -> float:
     """Bits that `rows` answers under `contract` (and `downloads` of the weights) could have carried at most."""
     model = 8.0 * card.archive_bytes
-    answers = rows * bits_per_row(contract.access, contract.top_k, contract.round_to, card.classes)
+    if card.response is not None and card.kind == "regression":
+        answers = rows * _bits_of_a_number(contract.round_to, card.response.high - card.response.low)
+    else:
+        answers = rows * bits_per_row(contract.access, contract.top_k, contract.round_to, card.classes)
     return 8.0 * card.message().ByteSize() + (model if downloads else min(answers, model))
 
 
@@ -44,6 +48,10 @@ def bits_per_row(access: Access, top_k: int | None, round_to: float | None, clas
         return min(which + 64.0 * k, logits)
     everything = _log2(lattice_points(classes, round_to))
     return min(which + _log2(lattice_points(k, round_to, partial=k < classes)), everything, logits)
+
+
+def _bits_of_a_number(round_to: float | None, span: float) -> float:
+    return 64.0 if round_to is None else min(64.0, math.log2(math.floor(span / round_to) + 2))
 
 
 def lattice_points(k: int, r: float, *, partial: bool = False) -> int:

@@ -55,4 +55,15 @@ def decode_inputs(request: oracle_pb2.PredictRequest, card: Card, max_rows: int)
             Reason.BAD_INPUT,
             f"inputs lie in [{low:.9g}, {high:.9g}]: values outside [{card.low:g}, {card.high:g}] are not answered",
         )
+    if card.features:
+        _check_features(inputs, card)
     return inputs
+
+
+def _check_features(rows: np.ndarray, card: Card) -> None:
+    """Each column of a table's rows (N, d) has its own range, and a nominal one holds codes of levels."""
+    lowest, highest = rows.min(axis=0), rows.max(axis=0)
+    for feature, low, high, column in zip(card.features, lowest, highest, rows.T, strict=True):
+        if low < feature.low or high > feature.high or (feature.nominal and not (column == np.rint(column)).all()):
+            legal = f"codes 0 to {feature.high:g}" if feature.nominal else f"[{feature.low:g}, {feature.high:g}]"
+            raise Refusal(Reason.BAD_INPUT, f"the feature {feature.name} has values outside {legal}: see the schema")

@@ -12,14 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 
 from oracle_server.contracts import contract_from_message, contract_message
 from oracle_server.errors import Reason, Refusal
 from oracle_server.guard import new_token
 from oracle_server.ledger import Entry, Key, Ledger, LedgerLocked, SqliteLedger
+from oracle_server.models.card import Card
 from oracle_server.models.repository import Repository
 from oracle_server.service import usage_message
-from oracle_server.threat_model import Access, Contract
+from oracle_server.threat_model import Access, Contract, release_values
 from protos.mirage.v1 import admin_pb2 as pb
 from protos.mirage.v1.admin_pb2_grpc import AdminStub
 
@@ -55,7 +57,7 @@ class Operator:
         try:
             contract = contract_from_message(request.contract)
             card = self._repository.card(request.model)
-            _fits(contract, card.classes)
+            _fits(contract, card)
         except (ValueError, TypeError) as error:
             raise Refusal(Reason.BAD_CONTRACT, str(error)) from error
         except LookupError as error:
@@ -132,11 +134,13 @@ def open_operator(root: Path) -> Iterator[Operator | RemoteOperator]:
         raise OperatorError(error.details() or "the server failed: see its log") from error
 
 
-def _fits(contract: Contract, classes: int) -> None:
-    if contract.features:
+def _fits(contract: Contract, card: Card) -> None:
+    if card.kind == "regression":
+        release_values(np.zeros((1, 1)), contract)
+    elif contract.features:
         raise ValueError("features belong to feature models, and this model is a classifier: leave them out")
-    if contract.access is Access.SCORES and contract.top_k is not None and contract.top_k > classes:
-        raise ValueError(f"top_k={contract.top_k} is more than the model's {classes} classes")
+    elif contract.access is Access.SCORES and contract.top_k is not None and contract.top_k > card.classes:
+        raise ValueError(f"top_k={contract.top_k} is more than the model's {card.classes} classes")
 
 
 def _entry(entry: Entry) -> pb.AuditEntry:

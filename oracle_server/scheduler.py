@@ -10,18 +10,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from oracle_server.errors import Reason, Refusal
-from oracle_server.models.neural import NeuralModel
+from oracle_server.models.card import Card
 
-__all__ = ["Scheduler"]
+__all__ = ["Model", "Scheduler"]
 
 _LOG = logging.getLogger(__name__)
+
+
+class Model(Protocol):
+    """What can be served; one thread calls `logits`."""
+
+    card: Card
+    batch: int
+
+    def logits(self, requests: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Logits (N, C) of each request's rows (N, *input_shape), in order; a regression's predictions (N, 1)."""
+
+    def warm_up(self) -> None:
+        """Do once what the first caller should not wait for."""
 
 
 @dataclass(eq=False)
@@ -38,7 +52,7 @@ class Scheduler:
     charged
     """
 
-    def __init__(self, model: NeuralModel, max_waiting: int) -> None:
+    def __init__(self, model: Model, max_waiting: int) -> None:
         self._model = model
         self._max_waiting = max_waiting
         self._waiting = 0

@@ -29,10 +29,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from oracle_server.guard import Guard
 from oracle_server.inputs import largest_batch
 from oracle_server.ledger import Ledger
+from oracle_server.models.card import Card
 from oracle_server.models.neural import NeuralModel, choose_device
+from oracle_server.models.regression import RegressionModel
 from oracle_server.models.repository import Repository
+from oracle_server.models.tree import TreeModel
 from oracle_server.operator import Operator, admin_socket
-from oracle_server.scheduler import Scheduler
+from oracle_server.scheduler import Model, Scheduler
 from oracle_server.service import Hosted, OracleService
 from oracle_server.threat_model import check_policy
 from protos.mirage.v1 import admin_pb2, oracle_pb2
@@ -121,14 +124,24 @@ def _host(options: ServeOptions, repository: Repository) -> dict[str, Hosted]:
     hosted = {}
     for card in cards:
         archive = repository.archive(card)
-        if hashlib.sha256(archive.read_bytes()).hexdigest() != card.archive_sha256:
-            raise ServerError(f"{archive} is not the archive of its card (SHA-256 differs): import the model again")
-        model = NeuralModel(archive, card, device, options.batch)
+        files = {archive: card.archive_sha256} | {repository.archive(card, p.name): p.sha256 for p in card.parts}
+        for path, sha256 in files.items():
+            if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                raise ServerError(f"{path} is not the archive of its card (SHA-256 differs): import the model again")
+        model = _model(archive, card, device, options.batch)
         model.warm_up()
         rows = largest_batch(card, options.message_bytes, options.max_rows)
         hosted[card.id] = Hosted(card, archive, Scheduler(model, options.max_waiting), rows)
         _LOG.info("serving %s on %s", card.id, device)
     return hosted
+
+
+def _model(archive: Path, card: Card, device: torch.device, batch: int) -> Model:
+    if card.kind == "tree":
+        return TreeModel(archive, card, batch)
+    if card.kind == "regression":
+        return RegressionModel(archive, card, batch)
+    return NeuralModel(archive, card, device, batch)
 
 
 def _server(options: ServeOptions) -> grpc.aio.Server:

@@ -23,7 +23,7 @@ from oracle_server.ledger import Charge, Key, Ledger
 from oracle_server.models.card import Card
 from oracle_server.rates import Rates
 from oracle_server.scheduler import Scheduler
-from oracle_server.threat_model import Released, release
+from oracle_server.threat_model import Released, release, release_values
 from protos.codec import digest, encode, raw
 from protos.mirage.v1 import oracle_pb2 as pb
 
@@ -100,8 +100,11 @@ class OracleService:
         except Refusal as refusal:
             raise Refusal(refusal.reason, refusal.sentence, charged=(await charging.done()).rows) from None
         charge = await charging.done()
-        defence = defend(key.contract.defences, (self._ledger.server_secret, key.key_id.encode(), request.request_id))
-        response = _response(release(logits, key.contract, defence))
+        if hosted.card.kind == "regression":
+            response = _response(release_values(logits, key.contract))
+        else:
+            seed = (self._ledger.server_secret, key.key_id.encode(), request.request_id)
+            response = _response(release(logits, key.contract, defend(key.contract.defences, seed)))
         response.receipt.CopyFrom(
             pb.Receipt(
                 rows_charged=charge.rows,
@@ -121,10 +124,14 @@ class OracleService:
 
     async def download(self, request: pb.DownloadRequest, key: Key) -> AsyncIterator[pb.DownloadChunk]:
         hosted = self._model(key, request.model)
+        hashes = {"": hosted.card.archive_sha256} | {part.name: part.sha256 for part in hosted.card.parts}
+        if request.archive not in hashes:
+            raise Refusal(Reason.NO_MODEL, "this model has no such archive: see the card's list of archives")
+        sha256 = bytes.fromhex(hashes[request.archive])
+        path = hosted.archive.with_name(f"{request.archive}.pt2") if request.archive else hosted.archive
         reservation = self._ledger.reserve(key, secrets.token_bytes(16), 0)
-        sha256 = bytes.fromhex(hosted.card.archive_sha256)
         await asyncio.wrap_future(self._ledger.charge(reservation, "Download", sha256))
-        with hosted.archive.open("rb") as file:
+        with path.open("rb") as file:
             offset = 0
             while data := await asyncio.to_thread(file.read, _CHUNK):
                 yield pb.DownloadChunk(data=data, offset=offset)
@@ -212,6 +219,8 @@ def _left(key: Key, spent: int) -> int | None:
 def _response(released: Released) -> pb.PredictResponse:
     if released.labels is not None:
         return pb.PredictResponse(labels=encode(released.labels))
+    if released.numbers is not None:
+        return pb.PredictResponse(values=encode(released.numbers))
     if released.scores is not None:
         return pb.PredictResponse(scores=encode(released.scores))
     assert released.indices is not None

@@ -16,7 +16,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["POLICY", "Access", "Caller", "Contract", "Defend", "Released", "Rule", "check_policy", "release"]
+__all__ = [
+    "POLICY",
+    "Access",
+    "Caller",
+    "Contract",
+    "Defend",
+    "Released",
+    "Rule",
+    "check_policy",
+    "release",
+    "release_values",
+]
 
 Defend = Callable[[np.ndarray], np.ndarray]  # scores (N, C) -> scores (N, C), rows still on the simplex
 
@@ -138,12 +149,13 @@ class Contract:
 
 @dataclass(frozen=True)
 class Released:
-    """What leaves, exactly one of: `scores` (N, C); `indices` and `values` (N, k); `labels` (N,)."""
+    """What leaves, exactly one of: `scores` (N, C); `indices` and `values` (N, k); `labels` (N,); `numbers` (N,)."""
 
     scores: np.ndarray | None = None
     indices: np.ndarray | None = None
     values: np.ndarray | None = None
     labels: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
 
 def release(logits: np.ndarray, contract: Contract, defend: Defend | None = None) -> Released:
@@ -170,3 +182,17 @@ def release(logits: np.ndarray, contract: Contract, defend: Defend | None = None
         return Released(scores=scores)
     order = np.argsort(-scores, axis=1, kind="stable")[:, : contract.top_k]  # stable: ties by class index
     return Released(indices=order, values=np.take_along_axis(scores, order, axis=1))
+
+
+def release_values(predictions: np.ndarray, contract: Contract) -> Released:
+    """Turn a regression's predictions (N, 1) into what the contract lets out: float64, rounded.
+
+    A number has no label, no rank and no place on the simplex: a contract that restricts one of these is refused with
+    `ValueError`, since its holder would get more than it says.
+    """
+    if contract.access is Access.LABEL or contract.top_k is not None or contract.defences or contract.features:
+        raise ValueError("a regression releases numbers: use access weights or scores, with no more than round_to")
+    numbers = np.asarray(predictions, dtype=np.float64)[:, 0]
+    if contract.round_to is not None:
+        numbers = np.rint(numbers / contract.round_to) * contract.round_to
+    return Released(numbers=numbers)

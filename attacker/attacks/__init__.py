@@ -5,15 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 from attacker.attacks.equation_solving import EquationSolving
+from attacker.attacks.ideal_model import IdealModel
+from attacker.attacks.map_inversion import MapInversion
+from attacker.attacks.marginal_mode import MarginalMode
 from attacker.attacks.mi_face import MIFace
 from attacker.attacks.numeric import Numeric
 from attacker.attacks.random_draws import RandomDraws
+from attacker.attacks.random_guess import RandomGuess
+from attacker.attacks.white_box_counts import WhiteBoxCounts
 
-__all__ = ["METHODS", "EquationSolving", "MIFace", "Numeric", "RandomDraws"]
+__all__ = [
+    "METHODS",
+    "EquationSolving",
+    "IdealModel",
+    "MIFace",
+    "MapInversion",
+    "MarginalMode",
+    "Numeric",
+    "RandomDraws",
+    "RandomGuess",
+    "WhiteBoxCounts",
+]
 
 METHODS: dict[str, type[Any]] = {
     "mi_face": MIFace,
     "numeric": Numeric,
     "equation_solving": EquationSolving,
     "random_draws": RandomDraws,
+    "map_inversion": MapInversion,
+    "white_box_counts": WhiteBoxCounts,
+    "random_guess": RandomGuess,
+    "marginal_mode": MarginalMode,
+    "ideal_model": IdealModel,
 }

@@ -6,11 +6,23 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from protos import RANGE_MARKER
-from protos.codec import wire_dtype
-from protos.mirage.v1 import oracle_pb2, tensor_pb2
+import numpy as np
 
-__all__ = ["Card"]
+from protos import RANGE_MARKER
+from protos.codec import encode, wire_dtype
+from protos.mirage.v1 import oracle_pb2, tensor_pb2
+from protos.schema import Feature
+
+__all__ = ["Card", "Part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a model that is an archive of its own, `<name>.pt2` beside the model's."""
+
+    name: str
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -20,6 +32,10 @@ class Card:
     input_shape  of one row, without the batch; low and high are the smallest and largest legal value in it
     parameters   number of weights; archive_bytes is the size of model.pt2 and bounds what any interface can give away
     deterministic  served in batches of one fixed shape, so that a row's answer is the same, bit for bit, in any company
+    kind         "neural", "tree" or "regression"; the last two have a schema: features of a row (d,), and a response
+    confusion    trees: (C, C) rows of true class i predicted as j, of the `confusion_rows` "training" or "held-out"
+    error_std    regressions: standard deviation of the error on the training rows
+    parts        what can be downloaded on its own
     """
 
     name: str
@@ -36,6 +52,12 @@ class Card:
     input_dtype: str = "float32"
     deterministic: bool = False
     description: str = ""
+    features: tuple[Feature, ...] = ()
+    response: Feature | None = None
+    confusion: tuple[tuple[int, ...], ...] = ()
+    confusion_rows: str = ""
+    error_std: float | None = None
+    parts: tuple[Part, ...] = ()
     range_marker: str = RANGE_MARKER
 
     @property
@@ -51,12 +73,17 @@ class Card:
         """The card in a file; `ValueError` with one sentence for anything that this version cannot read."""
         try:
             values = json.loads(path.read_text())
-            return cls(**(values | {"input_shape": tuple(values["input_shape"])}))
+            values["input_shape"] = tuple(values["input_shape"])
+            values["features"] = tuple(Feature.from_dict(feature) for feature in values.get("features", ()))
+            values["response"] = Feature.from_dict(values["response"]) if values.get("response") else None
+            values["confusion"] = tuple(tuple(row) for row in values.get("confusion", ()))
+            values["parts"] = tuple(Part(**part) for part in values.get("parts", ()))
+            return cls(**values)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is no model card ({error}): import the model again") from error
 
     def message(self) -> oracle_pb2.ModelCard:
-        return oracle_pb2.ModelCard(
+        message = oracle_pb2.ModelCard(
             name=self.name,
             version=self.version,
             kind=self.kind,
@@ -72,4 +99,15 @@ class Card:
             deterministic=self.deterministic,
             released_dtype=tensor_pb2.DTYPE_FLOAT64,
             description=self.description,
+            features=[feature.message() for feature in self.features],
+            response=self.response.message() if self.response else None,
+            confusion_rows=self.confusion_rows,
+            error_std=self.error_std,
+            archives=[
+                oracle_pb2.Archive(name=part.name, bytes=part.bytes, sha256=bytes.fromhex(part.sha256))
+                for part in self.parts
+            ],
         )
+        if self.confusion:
+            message.confusion.CopyFrom(encode(np.array(self.confusion, dtype=np.int64)))
+        return message

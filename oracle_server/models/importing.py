@@ -8,13 +8,14 @@ import hashlib
 import importlib
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from oracle_server.models.card import Card
+from oracle_server.models.card import Card, Part
 from oracle_server.models.repository import Repository
 from protos import archive
 
@@ -70,9 +71,15 @@ def find_model(source: str) -> nn.Module | Path:
     return made
 
 
-def host(model: nn.Module | Path, repository: Repository, draft: Draft) -> Card:
-    """Check a model and put it into the repository. Before anything is written: `ModelRefused` with one sentence,
-    `FileExistsError` for a version that is there already, `ValueError` for a name that is none.
+def host(
+    model: nn.Module | Path,
+    repository: Repository,
+    draft: Draft,
+    parts: Mapping[str, tuple[nn.Module, tuple[int, ...]]] | None = None,
+) -> Card:
+    """Check a model and put it into the repository; `parts` are published with it, by name, each with the shape of one
+    of its rows. Before anything is written: `ModelRefused` with one sentence, `FileExistsError` for a version that is
+    there already, `ValueError` for a name that is none.
     """
     with tempfile.TemporaryDirectory(prefix="mirage-import-") as folder:
         path = Path(folder) / "model.pt2"
@@ -98,9 +105,18 @@ def host(model: nn.Module | Path, repository: Repository, draft: Draft) -> Card:
             archive_bytes=len(data),
             archive_sha256=hashlib.sha256(data).hexdigest(),
             torch_version=info.torch_version,
+            parts=tuple(_save_part(Path(folder), name, *part) for name, part in (parts or {}).items()),
         )
-        repository.add(path, card)
+        repository.add(path, card, {part.name: Path(folder) / f"{part.name}.pt2" for part in card.parts})
     return card
+
+
+def _save_part(folder: Path, name: str, module: nn.Module, input_shape: tuple[int, ...]) -> Part:
+    path = folder / f"{name}.pt2"
+    archive.save(module, path, input_shape=input_shape)
+    archive.check(path)
+    data = path.read_bytes()
+    return Part(name, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _check(module: nn.Module, draft: Draft) -> int:

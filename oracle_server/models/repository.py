@@ -1,4 +1,6 @@
-"""Hosted models on disk: `models/<name>/<version>/model.pt2` and `card.json`, each version written once and whole."""
+"""Hosted models on disk: `models/<name>/<version>/` with `card.json`, the model (`model.pt2`, `tree.json` or
+`regression.json`) and its parts; each version is written once and whole.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from oracle_server.models.card import Card
@@ -13,6 +16,7 @@ from oracle_server.models.card import Card
 __all__ = ["Repository"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_FILES = {"neural": "model.pt2", "tree": "tree.json", "regression": "regression.json"}
 
 
 class Repository:
@@ -34,20 +38,25 @@ class Repository:
             raise LookupError(f"no model {model!r} here; there is {known}")
         return max(found, key=lambda card: [int(n) if n.isdigit() else -1 for n in card.version.split(".")])
 
-    def archive(self, card: Card) -> Path:
-        return self.folder / card.name / card.version / "model.pt2"
+    def archive(self, card: Card, part: str = "") -> Path:
+        """The file of a model or, by its name, of one of its parts."""
+        return self.folder / card.name / card.version / (f"{part}.pt2" if part else _FILES[card.kind])
 
-    def add(self, archive: Path, card: Card) -> None:
-        """Put a model here. The version appears whole or not at all; one that exists is never overwritten."""
-        for part in (card.name, card.version):
-            if not _NAME.fullmatch(part):
-                raise ValueError(f"{part!r} is no model name or version: use letters, digits, '.', '_' and '-'")
+    def add(self, archive: Path, card: Card, parts: Mapping[str, Path] | None = None) -> None:
+        """Put a model here, with the files of its parts. The version appears whole or not at all; one that exists is
+        never overwritten.
+        """
+        for word in (card.name, card.version):
+            if not _NAME.fullmatch(word):
+                raise ValueError(f"{word!r} is no model name or version: use letters, digits, '.', '_' and '-'")
         target = self.folder / card.name / card.version
         if target.exists():
             raise FileExistsError(f"model {card.id} is there already: choose another --version")
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as new:
-            shutil.copyfile(archive, Path(new) / "model.pt2")
+            shutil.copyfile(archive, Path(new) / _FILES[card.kind])
+            for name, path in (parts or {}).items():
+                shutil.copyfile(path, Path(new) / f"{name}.pt2")
             card.write(Path(new) / "card.json")
             os.chmod(new, 0o755)
             os.rename(new, target)
