@@ -1,4 +1,4 @@
-"""What an attack sees of the oracle: the contract that it attacks under, and answers."""
+"""What an attack sees of the oracle: the contract that it attacks under, answers, and reasons for a refusal."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import grpc
 import numpy as np
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from protos.codec import decode
 from protos.mirage.v1 import oracle_pb2 as pb
 
-__all__ = ["Answer", "Contract", "join", "read_answer"]
+__all__ = ["Answer", "Contract", "join", "read_answer", "reason_of"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class Answer:
     labels: np.ndarray | None = None
     numbers: np.ndarray | None = None
 
+    def decision(self) -> np.ndarray:
+        """The class of each row (N,): its label, or that of its highest score."""
+        if self.labels is not None:
+            return self.labels
+        assert self.scores is not None
+        return np.asarray(np.nanargmax(self.scores, axis=1))
+
 
 def read_answer(response: pb.PredictResponse, classes: int) -> Answer:
     """The answer in a response; truncated scores are spread over all `classes`."""
@@ -64,3 +74,19 @@ def join(answers: Sequence[Answer]) -> Answer:
         parts = [part for answer in answers if (part := getattr(answer, kind)) is not None]
         joined[kind] = np.concatenate(parts) if parts else None
     return Answer(**joined)
+
+
+def reason_of(error: grpc.RpcError) -> tuple[str, float]:
+    """The server's reason and the seconds it asks to wait; ("", 0) for an error that no server of a range wrote."""
+    status = rpc_status.from_call(error)
+    reason, wait = "", 0.0
+    for detail in status.details if status is not None else ():
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_details_pb2.ErrorInfo()
+            detail.Unpack(info)
+            reason = info.reason
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+            wait = retry.retry_delay.ToNanoseconds() / 1e9
+    return reason, wait

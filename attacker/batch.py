@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,6 @@ def read_batch(file: Path) -> list[BatchRun]:
         if not _NAME.fullmatch(run.name):
             raise ValueError(f"{file}, line {number}: {run.name!r} is no name of a folder: use letters, digits, _.=+-")
         runs.append(run)
-    if twice := {run.name for run in runs if sum(other.name == run.name for other in runs) > 1}:
-        raise ValueError(f"{file}: two runs are called {min(twice)}: give one of them another name")
+    if twice := [name for name, times in Counter(run.name for run in runs).items() if times > 1]:
+        raise ValueError(f"{file}: two runs are called {twice[0]}: give one of them another name")
     return runs

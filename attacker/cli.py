@@ -54,9 +54,7 @@ def list_() -> None:
 @click.option(
     "--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM to trust; uses TLS."
 )
-@click.option(
-    "--targets", default="all", show_default=True, help="Classes, or entries of --given: all, 0-9, or 3,5,8."
-)
+@click.option("--targets", default="all", show_default=True, help="Classes, or entries of --given: all, 0-9, or 3,5,8.")
 @click.option("--set", "settings", multiple=True, help="parameter=value; see attacker list. May be repeated.")
 @click.option("--public", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of public data.")
 @click.option(
@@ -121,7 +119,7 @@ def batch_(
     file: Path, address: str, certificate: Path | None, out: Path, device: str, patience: float, quiet: bool
 ) -> None:
     """Run many short attacks one after another: FILE has a JSON object a line, {"key", "name", "method"} and, as for
-    attacker run, "set" (a list), "targets", "given", "seed". Each goes to OUT/NAME; those that are finished are skipped.
+    attacker run, "set" (a list), "targets", "given", "seed". Each goes to OUT/NAME; finished ones are skipped.
     """
     torch.set_num_threads(1)
     bar = Progress(console=Console(stderr=True), transient=True, disable=quiet)

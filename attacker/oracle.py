@@ -20,11 +20,9 @@ from typing import Any
 import grpc
 import numpy as np
 import torch
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from torch import nn
 
-from attacker.answers import Answer, Contract, join, read_answer
+from attacker.answers import Answer, Contract, join, read_answer, reason_of
 from attacker.journal import Journal
 from attacker.on_device import OnDevice
 from protos import RANGE_MARKER, archive
@@ -219,7 +217,7 @@ class Oracle:
             try:
                 return call()
             except grpc.RpcError as error:
-                reason, wait = _reason(error)
+                reason, wait = reason_of(error)
                 code = error.code()
                 if reason == "BUDGET_SPENT":
                     raise BudgetSpent(error.details()) from error
@@ -286,19 +284,3 @@ def _rows_of_a_request(described: pb.DescribeResponse) -> int:
     row = math.prod(described.card.input_shape) * np.dtype(dtype_name(described.card.input_dtype)).itemsize
     fast = max(1, _REQUEST_BYTES // max(1, row))
     return min(described.max_rows, 1 << (fast.bit_length() - 1))
-
-
-def _reason(error: grpc.RpcError) -> tuple[str, float]:
-    """The server's reason and the seconds it asks to wait; ("", 0) for an error that no server of a range wrote."""
-    status = rpc_status.from_call(error)
-    reason, wait = "", 0.0
-    for detail in status.details if status is not None else ():
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo()
-            detail.Unpack(info)
-            reason = info.reason
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo()
-            detail.Unpack(retry)
-            wait = retry.retry_delay.ToNanoseconds() / 1e9
-    return reason, wait

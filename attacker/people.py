@@ -54,16 +54,16 @@ class Candidates:
 
     def rows(self) -> np.ndarray:
         """Each person completed in every way, (T * K, d) float32, person by person."""
-        people, K = self._people, len(self.codes)
-        rows = np.repeat(people.rows, K, axis=0)
+        people = self._people
+        rows = np.repeat(people.rows, len(self.codes), axis=0)
         rows[:, people.unknown] = np.tile(self.codes, (len(people.rows), 1))
         return rows
 
     def decide(self, weight: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The most likely completion from the weight of each candidate (T, K), which need not sum to one.
 
-        Each unknown feature is decided on its own, summed over the others. Returns the rows (T, d), and for each unknown
-        feature `posterior_<name>` (T, L). Where no candidate has any weight, the prior decides.
+        Each unknown feature is decided on its own, summed over the others. Returns the rows (T, d), and for each of
+        them `posterior_<name>` (T, L). Where no candidate has any weight, the prior decides.
         """
         people = self._people
         total = weight.sum(axis=1, keepdims=True)
@@ -85,8 +85,8 @@ def count_people(path: Path | None) -> int:
 def read_people(path: Path | None, unknown: str, oracle: Oracle, *, needs_response: bool) -> People:
     """Read a file for an oracle's schema; `unknown` names features, with commas between them.
 
-    Raises `ValueError` with one sentence: no file, an unknown name, a column that is missing or not in the schema, a value
-    that is no level or out of range, an unknown feature that is numeric, or more combinations than can be tried.
+    Raises `ValueError` with one sentence: no file, an unknown name, a column that is missing or not in the schema, a
+    value that is no level or out of range, an unknown feature that is numeric, more combinations than can be tried.
     """
     features = tuple(oracle.features)
     names = [feature.name for feature in features]

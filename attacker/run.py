@@ -91,7 +91,7 @@ def run(
         raise ValueError(f"targets must be different {what} from 0 to {most - 1}; got {str(list(targets))[:100]}")
     models = getattr(method, "models", ("neural",))
     if oracle.kind not in models:
-        raise ValueError(f"{name} attacks models of the kind {' or '.join(models)}, and {oracle.model_id} is a {oracle.kind}")
+        raise ValueError(f"{name} attacks a {' or '.join(models)} model; {oracle.model_id} is a {oracle.kind} model")
     sentence = refuse(method.needs, oracle.contract, oracle.classes, method=name)
     if sentence is not None:
         raise RunRefused(sentence)

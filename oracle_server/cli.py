@@ -7,47 +7,23 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
+from oracle_server.cli_common import ROOT, one_sentence
+from oracle_server.cli_models import MODEL_COMMANDS
 from oracle_server.contracts import contract_from_message, contract_message, contract_words
-from oracle_server.ledger import LedgerError, SqliteLedger
-from oracle_server.models.importing import Draft, ModelRefused, find_model, host
-from oracle_server.models.repository import Repository
+from oracle_server.ledger import SqliteLedger
 from oracle_server.operator import OperatorError, ledger_path, open_operator
-from oracle_server.server import ServeOptions, ServerError, serve, write_address
+from oracle_server.server import ServeOptions, serve, write_address
 from oracle_server.threat_model import Access, Contract
-from oracle_server.victims.hosting import train_and_host
-from oracle_server.victims.training import Epoch
 from protos.mirage.v1 import admin_pb2
 
 __all__ = ["main"]
-
-_ROOT = click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("oracle"),
-    show_default=True,
-    envvar="MIRAGE_ROOT",
-    help="The server's folder: models, ledger, admin socket.",
-)
-
-
-@contextlib.contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Foreseen errors end the command with their sentence instead of a traceback."""
-    try:
-        yield
-    except (
-        ServerError, LedgerError, OperatorError, ModelRefused, FileExistsError, LookupError, ValueError, OSError
-    ) as error:  # fmt: skip
-        raise click.ClickException(str(error.args[0] if isinstance(error, LookupError) else error)) from error
 
 
 @click.group(epilog="Example: oracle-server train softmax_regression --split att40 && oracle-server serve")
@@ -57,8 +33,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
 
+for command in MODEL_COMMANDS:
+    main.add_command(command)
+
+
 @main.command("serve", epilog="Example: oracle-server serve --root oracle --port 50051 --device auto")
-@_ROOT
+@ROOT
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; plain text on loopback only."
 )
@@ -75,7 +55,7 @@ def serve_(**options: Any) -> None:
     """Serve every model below --root until SIGTERM."""
     if (options["tls_certificate"] is None) != (options["tls_key"] is None):
         raise click.UsageError("--tls-certificate and --tls-key go together")
-    with _one_sentence():
+    with one_sentence():
         if options["threads"] < 1 or options["batch"] < 1 or options["max_rows"] < 1:
             raise click.UsageError("--threads, --batch and --max-rows must be at least 1")
         ledger = SqliteLedger(ledger_path(options["root"]))
@@ -88,96 +68,13 @@ def serve_(**options: Any) -> None:
             asyncio.run(serve(ServeOptions(**options), ledger, started))
 
 
-@main.command(epilog="Example: oracle-server train softmax_regression --split att40")
-@click.argument("architecture")
-@click.option("--split", default="att40", show_default=True, help="att40, att30, or random-SEED.")
-@_ROOT
-@click.option("--name", help="Name of the hosted model; ARCHITECTURE-SPLIT by default.")
-@click.option("--version", default="1", show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True)
-@click.option(
-    "--deterministic", is_flag=True, help="Serve it in batches of one fixed shape: the same bits in any company."
-)
-def train(
-    architecture: str,
-    split: str,
-    root: Path,
-    name: str | None,
-    version: str,
-    seed: int,
-    device: str,
-    deterministic: bool,
-) -> None:
-    """Train a model on private data and host it."""
-    with _one_sentence(), _progress(f"training {architecture} on {split}") as report:
-        card = train_and_host(
-            architecture,
-            split,
-            Repository(root),
-            name=name or f"{architecture}-{split}",
-            version=version,
-            seed=seed,
-            device=device,
-            deterministic=deterministic,
-            progress=report,
-        )
-    click.echo(f"{card.id}: {card.description}")
-
-
-@main.command("import", epilog="Example: oracle-server import mypackage:make_model --name mine --input-shape 3,64,64")
-@click.argument("source")
-@_ROOT
-@click.option("--name", required=True)
-@click.option("--version", default="1", show_default=True)
-@click.option("--input-shape", required=True, help="Shape of one row, for example 1,112,92.")
-@click.option(
-    "--range", "bounds", type=(float, float), default=(0.0, 1.0), show_default=True, help="Legal input values."
-)
-@click.option("--deterministic", is_flag=True, help="Serve it in batches of one fixed shape.")
-@click.option("--description", default="", help="One public line for the model card.")
-def import_(
-    source: str,
-    root: Path,
-    name: str,
-    version: str,
-    input_shape: str,
-    bounds: tuple[float, float],
-    deterministic: bool,
-    description: str,
-) -> None:
-    """Host your own model: SOURCE is package:factory (returns an nn.Module) or a .pt2 file."""
-    with _one_sentence():
-        try:
-            shape = tuple(int(n) for n in input_shape.split(","))
-        except ValueError:
-            raise click.UsageError(f"--input-shape {input_shape} is no shape: give for example 1,112,92") from None
-        draft = Draft(name, version, shape, *bounds, deterministic, description)
-        card = host(find_model(source), Repository(root), draft)
-    click.echo(f"{card.id}: {card.parameters} parameters, {card.classes} classes, sha256 {card.archive_sha256}")
-
-
-@main.command(epilog="Example: oracle-server publish att30 --out public --accept-terms")
-@click.argument("split")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--accept-terms", is_flag=True, help="You keep the terms of use of the data set.")
-def publish(split: str, out: Path, accept_terms: bool) -> None:
-    """Write the public part of a split: all the data that an attacker gets."""
-    from oracle_server.victims.publish import publish as publish_split
-    from oracle_server.victims.splits import split_named
-
-    with _one_sentence():
-        publish_split(split_named(split), out, accept_terms)
-    click.echo(f"published {split} to {out}")
-
-
 @main.group()
 def keys() -> None:
     """Make, revoke and list API keys; the server may run meanwhile."""
 
 
 @keys.command("create", epilog="Example: oracle-server keys create --model m/1 --access scores --top-k 1 --budget 5000")
-@_ROOT
+@ROOT
 @click.option("--model", required=True, help="NAME or NAME/VERSION.")
 @click.option("--label", default="", help="Who it is for.")
 @click.option("--access", required=True, type=click.Choice([a.value for a in Access]))
@@ -191,7 +88,7 @@ def create(
     root: Path, model: str, label: str, access: str, defences: tuple[str, ...], expires_in: float | None, **numbers: Any
 ) -> None:
     """Make a key and print it, once."""
-    with _one_sentence(), open_operator(root) as operator:
+    with one_sentence(), open_operator(root) as operator:
         contract = Contract(
             Access(access),
             defences=tuple(_defence(text) for text in defences),
@@ -203,17 +100,17 @@ def create(
 
 
 @keys.command("revoke", epilog="Example: oracle-server keys revoke 5f0c2a9d41b7e603")
-@_ROOT
+@ROOT
 @click.argument("key_id")
 def revoke(root: Path, key_id: str) -> None:
     """Refuse a key from now on."""
-    with _one_sentence(), open_operator(root) as operator:
+    with one_sentence(), open_operator(root) as operator:
         operator.revoke_key(admin_pb2.RevokeKeyRequest(key_id=key_id))
     click.echo(f"revoked {key_id}")
 
 
 def _usage_table(root: Path, key_id: str | None) -> None:
-    with _one_sentence(), open_operator(root) as operator:
+    with one_sentence(), open_operator(root) as operator:
         infos = [k for k in operator.list_keys(admin_pb2.ListKeysRequest()).keys if key_id in (None, k.key_id)]
         if key_id is not None and not infos:
             raise OperatorError(f"there is no key {key_id!r}: see oracle-server keys list")
@@ -238,14 +135,14 @@ def _usage_table(root: Path, key_id: str | None) -> None:
 
 
 @keys.command("list", epilog="Example: oracle-server keys list --root oracle")
-@_ROOT
+@ROOT
 def list_(root: Path) -> None:
     """Every key with its contract and what it has spent."""
     _usage_table(root, None)
 
 
 @main.command(epilog="Example: oracle-server usage 5f0c2a9d41b7e603")
-@_ROOT
+@ROOT
 @click.argument("key_id", required=False)
 def usage(root: Path, key_id: str | None) -> None:
     """Rows charged to a key (or to all), what is left, and the capacity in bits."""
@@ -253,13 +150,13 @@ def usage(root: Path, key_id: str | None) -> None:
 
 
 @main.command(epilog="Example: oracle-server audit --out log.parquet")
-@_ROOT
+@ROOT
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def audit(root: Path, out: Path) -> None:
     """Export the log of everything charged as Parquet."""
     from oracle_server.audit import write_parquet
 
-    with _one_sentence(), open_operator(root) as operator:
+    with one_sentence(), open_operator(root) as operator:
         lines = write_parquet(operator.audit(admin_pb2.AuditRequest()), out)
     click.echo(f"{lines} lines in {out}")
 
@@ -272,9 +169,3 @@ def _defence(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
     except ValueError:
         raise click.UsageError(f"--defence {text}: write name:parameter=value,parameter=value") from None
 
-
-@contextlib.contextmanager
-def _progress(title: str) -> Iterator[Callable[[Epoch], None]]:
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title)
-        yield lambda epoch: bar.update(task, completed=epoch.number, total=epoch.total)

@@ -8,6 +8,9 @@ seeds = [0]
 [contracts.NAME]                   the fields of a contract; several cells may share one
 [[cells]]                          victim, method, contracts = [...]; optional: name (the method's), targets, public,
                                    budget (rows, for each key), and [cells.parameters]
+[[attributes]]                     attributes inferred from models of tables: see referee/attribute_plan.py
+
+A campaign has cells, attributes, or both.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from attacker.run import make_method
 from oracle_server.threat_model import Contract
 from oracle_server.victims.recipes import ARCHITECTURES
 from oracle_server.victims.splits import split_named
+from referee.attribute_plan import Experiment, read_experiments
 from referee.figures import FIGURES
 
 __all__ = ["CampaignError", "Plan", "PlannedCell", "Victim", "read_plan"]
@@ -74,6 +78,7 @@ class Plan:
     figures: str
     victims: tuple[Victim, ...]
     cells: tuple[PlannedCell, ...]
+    attributes: tuple[Experiment, ...] = ()
 
 
 def read_plan(path: Path) -> Plan:
@@ -93,10 +98,11 @@ def read_plan(path: Path) -> Plan:
 
 
 def _plan(text: dict[str, Any]) -> Plan:
-    _only(text, "the campaign", {"title", "figures", "seeds", "victims", "contracts", "cells"})
-    victims = {name: _victim(name, values) for name, values in text["victims"].items()}
-    contracts = {name: Contract.from_dict(values) for name, values in text["contracts"].items()}
-    cells = [cell for values in text["cells"] for cell in _cells(values, victims, contracts, text.get("seeds", [0]))]
+    _only(text, "the campaign", {"title", "figures", "seeds", "victims", "contracts", "cells", "attributes"})
+    tables: dict[str, Any] = text if "attributes" not in text else {"victims": {}, "contracts": {}, "cells": []} | text
+    victims = {name: _victim(name, values) for name, values in tables["victims"].items()}
+    contracts = {name: Contract.from_dict(values) for name, values in tables["contracts"].items()}
+    cells = [cell for values in tables["cells"] for cell in _cells(values, victims, contracts, text.get("seeds", [0]))]
     if text.get("figures", "") not in ("", *FIGURES):
         raise ValueError(f"no figures {text['figures']!r}; there is {', '.join(FIGURES)}")
     names = [cell.folder for cell in cells]
@@ -107,6 +113,7 @@ def _plan(text: dict[str, Any]) -> Plan:
         figures=text.get("figures", ""),
         victims=tuple(victims.values()),
         cells=tuple(cells),
+        attributes=read_experiments(text.get("attributes", [])),
     )
 
 

@@ -50,11 +50,17 @@ class Judge:
         )
 
     def score(self, images: np.ndarray, targets: np.ndarray, target_model: nn.Module) -> Scores:
-        """Score images (N, C, H, W) made for classes `targets` (N,) of `target_model`, whose logits are taken raw."""
+        """Score images (N, C, H, W) of the split's known people `targets` (N,), whose private ones are the classes of
+        `target_model`; its logits are taken raw. Somebody else has no class in it: NaN, but for the recognition.
+        """
         seen = recognise(self.network, images, targets, device=self.device)
-        similar = class_similarity(images, targets, self._centroids)
-        confidence = recognise(target_model, images, targets, device=self.device).confidence
-        return Scores(seen.top1, seen.top5, similar.own, similar.others_mean, confidence)
+        mine = targets < len(self.split.private)
+        own, others, confidence = (np.full(len(targets), np.nan) for _ in range(3))
+        if mine.any():
+            similar = class_similarity(images[mine], targets[mine], self._centroids)
+            own[mine], others[mine] = similar.own, similar.others_mean
+            confidence[mine] = recognise(target_model, images[mine], targets[mine], device=self.device).confidence
+        return Scores(seen.top1, seen.top5, own, others, confidence)
 
     def references(self, target_model: nn.Module, public: Path) -> list[Reference]:
         """Floors that ask nothing (a black image, the mean of the public photos), and the ceiling: photos unseen."""

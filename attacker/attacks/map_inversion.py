@@ -55,7 +55,7 @@ class MapInversion:
         return count_people(self.given)
 
     def run(self, oracle: Oracle, targets: Sequence[int], seed: int) -> Iterator[Snapshot]:
-        """Infer the unknown features of the people at `targets` of the file. Nothing is drawn: `seed` changes nothing."""
+        """Infer the unknown features of the people at `targets` of the file; `seed` changes nothing."""
         people = read_people(self.given, self.unknown, oracle, needs_response=True).at(np.asarray(targets))
         candidates = Candidates(people)
         T, K = len(people.rows), len(candidates.codes)
@@ -64,8 +64,8 @@ class MapInversion:
             assert answer.numbers is not None
             error = gaussian(people.response[:, None] - answer.numbers.reshape(T, K), oracle.error_std)
         else:
-            label = answer.labels if answer.labels is not None else np.nanargmax(answer.scores, axis=1)
-            error = from_confusion(oracle.confusion)[people.response.astype(int)[:, None], label.reshape(T, K)]
+            y = people.response.astype(int)[:, None]
+            error = from_confusion(oracle.confusion)[y, answer.decision().reshape(T, K)]
         rows, posterior = candidates.decide(error * candidates.prior)  # lines 3-4
         yield Snapshot(rows, float(K), posterior)
 

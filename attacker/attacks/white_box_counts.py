@@ -59,7 +59,7 @@ class WhiteBoxCounts:
         return count_people(self.given)
 
     def run(self, oracle: Oracle, targets: Sequence[int], seed: int) -> Iterator[Snapshot]:
-        """Infer the unknown features of the people at `targets` of the file. Nothing is drawn: `seed` changes nothing."""
+        """Infer the unknown features of the people at `targets` of the file; `seed` changes nothing."""
         people = read_people(self.given, self.unknown, oracle, needs_response=self.use_response).at(np.asarray(targets))
         candidates = Candidates(people)
         rows, posterior = candidates.decide(weigh(oracle.tree(), people, candidates, self.use_response))

@@ -8,10 +8,23 @@ from pathlib import Path
 from referee.cell import Cell
 from referee.report import html, parquet, summary
 from referee.report.context import Campaign, Reference, SplitView
+from referee.report.sections import Chart, Section, Strip, StripRow, Table
 from referee.report.summary import Figure
 from referee.report.terminal import print_report
 
-__all__ = ["Campaign", "Figure", "Reference", "SplitView", "print_report", "write_report"]
+__all__ = [
+    "Campaign",
+    "Chart",
+    "Figure",
+    "Reference",
+    "Section",
+    "SplitView",
+    "Strip",
+    "StripRow",
+    "Table",
+    "print_report",
+    "write_report",
+]
 
 
 def write_report(

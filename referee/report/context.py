@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from referee.report.sections import Section
 from referee.report.summary import Figure
 
 __all__ = ["Campaign", "Reference", "SplitView"]
@@ -72,6 +73,8 @@ class Campaign:
     figures: Sequence[Figure] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    sections: Sequence[Section] = ()  # shown after the cells, as they are
+    credits: Sequence[str] = ()  # of data that no split names
     # Methods that are floors themselves: they ask the oracle, but know nothing of the target.
     floor_methods: frozenset[str] = frozenset({"random_draws"})
 

@@ -17,6 +17,7 @@ from referee.report import charts, labels, tables
 from referee.report.context import Campaign, SplitView
 from referee.report.headline import best_rows, headline
 from referee.report.pictures import data_address
+from referee.report.sections import has_images, shown_strips
 from referee.report.tables import Row
 
 __all__ = ["render", "write"]
@@ -52,12 +53,14 @@ def render(cells: Sequence[Cell], campaign: Campaign, *, private_images: bool = 
     return environment.get_template("template.html").render(
         campaign=campaign,
         sections=sections,
+        more=[(one, shown_strips(one) if private_images else []) for one in campaign.sections],
+        pictures=bool(sections) or has_images(campaign.sections),
         private_images=private_images,
         figures=tables.figure_rows(campaign),
         runs=_runs(cells),
         most_seeds=max((len(row.cells) for row in rows), default=0),
         evaluations=dict.fromkeys(_evaluation(section["split"]) for section in sections),
-        credits=dict.fromkeys(section["split"].credit for section in sections),
+        credits=dict.fromkeys([*(section["split"].credit for section in sections), *campaign.credits]),
     )
 
 

@@ -13,6 +13,8 @@ from referee.cell import Cell
 from referee.report import tables
 from referee.report.context import Campaign
 from referee.report.headline import headline
+from referee.report.sections import Section
+from referee.report.sections import Table as PlainTable
 from referee.report.tables import Row
 
 __all__ = ["print_report"]
@@ -34,6 +36,11 @@ WIDE = {
 NARROW = {"method": "Method", "top1": "Top-1 [95%]", "own": "Own", "others": "Others", "rows_ledger": "Rows"}
 WIDE_FROM = 116
 STYLES = {"floor": "dim", "ceiling": "dim", "attack": ""}
+_NOTE = Text(
+    "Own and others: correlation with the own class and, on average, with the other classes. Bits: an upper "
+    "bound on what the answers could have told, not a measured leak.",
+    style="dim",
+)
 
 
 def print_report(cells: Sequence[Cell], campaign: Campaign, console: Console | None = None) -> None:
@@ -49,16 +56,36 @@ def print_report(cells: Sequence[Cell], campaign: Campaign, console: Console | N
         console.print(_table(mine, console.width, f"Split {split}"))
         for text in _sentences(mine):
             console.print(text)
-    console.print(
-        Text(
-            "Own and others: correlation with the own class and, on average, with the other classes. Bits: an upper "
-            "bound on what the answers could have told, not a measured leak.",
-            style="dim",
-        )
-    )
+    if rows:
+        console.print(_NOTE)
+    for section in campaign.sections:
+        _print_section(section, console)
     if campaign.figures:
         console.print()
         console.print(_figures(campaign, console.width))
+
+
+def _print_section(section: Section, console: Console) -> None:
+    """Title, words and tables; charts and images are the page's."""
+    console.print()
+    console.print(Text(section.title, style="bold"))
+    for text in section.paragraphs:
+        console.print(Text(text))
+    for table in section.tables:
+        console.print()
+        console.print(_plain_table(table))
+        if table.note:
+            console.print(Text(table.note, style="dim"))
+
+
+def _plain_table(table: PlainTable) -> Table:
+    printed = _empty(table.title)
+    for place, head in enumerate(table.heads):
+        left = place < table.left
+        printed.add_column(head, justify="left" if left else "right", overflow="fold")
+    for place, row in enumerate(table.rows):
+        printed.add_row(*map(Text, row), style="dim" if place in table.weak else "")
+    return printed
 
 
 def _table(rows: Sequence[Row], width: int, title: str) -> Table:
