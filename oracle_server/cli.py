@@ -168,4 +168,3 @@ def _defence(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
         return name, tuple(sorted((key, float(value)) for key, _, value in pairs))
     except ValueError:
         raise click.UsageError(f"--defence {text}: write name:parameter=value,parameter=value") from None
-

@@ -1,4 +1,4 @@
-"""`oracle-server train | import | publish`: where hosted models and public data come from."""
+"""`oracle-server train | train-table | import | publish`: where hosted models and public data come from."""
 
 from __future__ import annotations
 
@@ -7,28 +7,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
 from oracle_server.cli_common import ROOT, one_sentence
-from oracle_server.models.card import Card
 from oracle_server.models.importing import Draft, find_model, host
+from oracle_server.models.regression import host_regression
 from oracle_server.models.repository import Repository
+from oracle_server.models.tree import host_tree
+from oracle_server.victims import table_models
 from oracle_server.victims.hosting import train_and_host
 from oracle_server.victims.publish import publish as publish_split
 from oracle_server.victims.splits import split_named
+from oracle_server.victims.tables import table_named
 from oracle_server.victims.training import Epoch
+from protos.tree import Tree
 
 __all__ = ["MODEL_COMMANDS"]
 
-_TABLE_MODELS = ("tree", "linear_regression")
-_NAME = click.option("--name", help="Name of the hosted model; by default that of what it is and of its data.")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NAME = click.option("--name", help="Name of the hosted model; by default what it is and of which data.")
 _VERSION = click.option("--version", default="1", show_default=True)
 
 
 @click.command(epilog="Example: oracle-server train softmax_regression --split att40")
 @click.argument("architecture")
-@click.option("--split", default="att40", show_default=True, help="Of faces: att40, att30, or random-SEED.")
+@click.option("--split", default="att40", show_default=True, help="att40, att30, or random-SEED.")
 @ROOT
 @_NAME
 @_VERSION
@@ -47,7 +52,7 @@ def train(
     device: str,
     deterministic: bool,
 ) -> None:
-    """Train a face recogniser on private photos and host it; see train-table for trees and regressions."""
+    """Train a face recogniser on private photos and host it: softmax_regression, mlp or autoencoder."""
     with one_sentence(), _progress(f"training {architecture} on {split}") as report:
         card = train_and_host(
             architecture,
@@ -63,21 +68,20 @@ def train(
     click.echo(f"{card.id}: {card.description}")
 
 
-@click.command(
-    "train-table",
-    epilog="Example: oracle-server train-table tree --csv survey.csv --schema survey.toml --min-leaf 3",
-)
-@click.argument("model", type=click.Choice(_TABLE_MODELS))
-@click.option("--table", help="A data set that is at hand: affairs601, gss, diabetes, or steak with --csv.")
-@click.option("--csv", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A table of your own.")
-@click.option("--schema", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its schema, a TOML file.")
+@click.command("train-table", epilog="Example: oracle-server train-table tree --csv a.csv --schema a.toml --min-leaf 3")
+@click.argument("model", type=click.Choice(["tree", "linear_regression"]))
+@click.option("--table", help="One at hand: affairs601, gss, diabetes; or steak, with its --csv.")
+@click.option("--csv", type=_FILE, help="The file of a table.")
+@click.option("--schema", type=_FILE, help="What its columns mean, a TOML file.")
 @ROOT
 @_NAME
 @_VERSION
-@click.option("--min-leaf", default=1, show_default=True, help="Trees: fewest training rows in a leaf.")
-@click.option("--max-depth", type=int, help="Trees: most splits on a path.")
+@click.option("--min-leaf", type=click.IntRange(1), default=1, show_default=True, help="Fewest training rows a leaf.")
+@click.option("--max-depth", type=click.IntRange(1), help="Most splits on a path.")
 @click.option(
-    "--priority", type=int, help="Trees: the sensitive feature splits once, after PRIORITY - 1 others on its path."
+    "--priority",
+    type=click.IntRange(1),
+    help="The sensitive feature splits once on a path, after PRIORITY - 1 others: a countermeasure.",
 )
 def train_table(
     model: str,
@@ -91,13 +95,84 @@ def train_table(
     max_depth: int | None,
     priority: int | None,
 ) -> None:
-    """Grow a classification tree, or fit a linear regression, on a table of people and host it."""
-    with one_sentence():
-        from oracle_server.victims import table_models
-        from oracle_server.victims.tables import table_named
-        from oracle_server.victims.table_files import read_table
+    """Grow a classification tree, or fit a linear regression, on a whole table of people, and host it."""
+    from oracle_server.victims.table_files import read_table
 
+    with one_sentence():
         if (table is None) == (schema is None) or (schema is not None and csv is None):
-            raise click.UsageError("name a data set with --table, or give your own with --csv and --schema")
-        data = table_named(table, csv) if table else read_table(csv, schema)
-        rows = range(len(data.X))
+            raise click.UsageError("name a table with --table, or give one with --csv and --schema")
+        data = table_named(table, csv) if table is not None else read_table(csv, schema)
+        rows, words = np.arange(len(data.X)), f"{model} of {data.name}; {data.credit}"
+        name = name or f"{model}-{data.name}".replace("_", "-")
+        if model == "linear_regression":
+            card = host_regression(
+                table_models.fit_linear(data, rows), Repository(root), name, version, description=words
+            )
+        else:
+            limits = {"min_leaf": min_leaf, "max_depth": max_depth}
+            tree = (
+                table_models.grow(data, rows, **limits)
+                if priority is None
+                else table_models.grow_priority(data, rows, priority, **limits)
+            )
+            card = host_tree(tree, Repository(root), name, version, description=words)
+    click.echo(f"{card.id}: {card.description}")
+
+
+@click.command("import", epilog="Example: oracle-server import mypackage:make_model --name mine --input-shape 3,64,64")
+@click.argument("source")
+@ROOT
+@click.option("--name", required=True)
+@_VERSION
+@click.option("--input-shape", help="Shape of one row, for example 1,112,92; a tree says so itself.")
+@click.option(
+    "--range", "bounds", type=(float, float), default=(0.0, 1.0), show_default=True, help="Legal input values."
+)
+@click.option("--deterministic", is_flag=True, help="Serve it in batches of one fixed shape.")
+@click.option("--description", default="", help="One public line for the model card.")
+def import_(
+    source: str,
+    root: Path,
+    name: str,
+    version: str,
+    input_shape: str | None,
+    bounds: tuple[float, float],
+    deterministic: bool,
+    description: str,
+) -> None:
+    """Host your own model: SOURCE is package:factory (returns an nn.Module), a .pt2 file, or a tree's .json file."""
+    with one_sentence():
+        repository = Repository(root)
+        if source.endswith(".json"):
+            tree = Tree.from_json(Path(source).read_bytes())
+            card = host_tree(tree, repository, name, version, description=description)
+        else:
+            try:
+                shape = tuple(int(n) for n in (input_shape or "").split(","))
+            except ValueError:
+                said = f"{input_shape} is no shape" if input_shape else "is missing"
+                raise click.UsageError(f"--input-shape {said}: give for example 1,112,92") from None
+            draft = Draft(name, version, shape, *bounds, deterministic, description)
+            card = host(find_model(source), repository, draft)
+    click.echo(f"{card.id}: {card.parameters} parameters, {card.classes} classes, sha256 {card.archive_sha256}")
+
+
+@click.command(epilog="Example: oracle-server publish att30 --out public --accept-terms")
+@click.argument("split")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--accept-terms", is_flag=True, help="You keep the terms of use of the data set.")
+def publish(split: str, out: Path, accept_terms: bool) -> None:
+    """Write the public part of a split: all the data that an attacker gets."""
+    with one_sentence():
+        publish_split(split_named(split), out, accept_terms)
+    click.echo(f"published {split} to {out}")
+
+
+MODEL_COMMANDS = (train, train_table, import_, publish)
+
+
+@contextlib.contextmanager
+def _progress(title: str) -> Iterator[Callable[[Epoch], None]]:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title)
+        yield lambda epoch: bar.update(task, completed=epoch.number, total=epoch.total)

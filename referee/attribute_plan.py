@@ -2,14 +2,16 @@
 
 name        what the experiment is called, for example "affairs601/unpruned"
 table       affairs601, gss, steak, diabetes, or the path of a schema file beside a CSV
-model       unpruned, pruned, shallow (trees), priority (CART with a priority), linear (a regression)
+model       unpruned, pruned, shallow (trees), priority (CART with a priority), linear (a regression); a list makes
+            one experiment of each, called NAME/MODEL
 priority    for "priority": 1, 2, ... or "none"; a list makes one experiment of each, called NAME/l=1 and so on
 unknown     the features to infer, the sensitive one first
 samples     how many models are grown; 1 by default
 fraction    share of the people that each is grown on; 1.0 by default, the whole table
 confusion   "training" (the default) or "held-out": whose confusion matrix is published
 seed        of the samples and of what the methods draw; 0 by default
-[[attributes.methods]]  method; optional: name (the method's), access (the least that the method needs), parameters
+methods     a list, or the name of one in [adversaries]; each has a method and, optional, name (the method's), access
+            (the least that the method needs) and parameters
 """
 
 from __future__ import annotations
@@ -91,14 +93,25 @@ class Experiment:
         return f"{self.name.replace('/', '+')}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
-def read_experiments(entries: list[dict[str, Any]]) -> tuple[Experiment, ...]:
-    """The experiments of a campaign file; `ValueError` or `KeyError` for the first thing that is amiss.
+def read_experiments(entries: list[dict[str, Any]], shared: Mapping[str, Any]) -> tuple[Experiment, ...]:
+    """The experiments of a campaign file, with its lists of adversaries by name; `ValueError` or `KeyError` for the first thing that is amiss.
 
     Whether a table is there, and has the features, is found out when it runs: data may be on another machine.
     """
     if not isinstance(entries, list):
         raise ValueError("attributes is a list of tables: write [[attributes]]")
-    found = [experiment for values in entries for experiment in _experiments(values)]
+    found = []
+    for values in entries:
+        methods = values["methods"]
+        if isinstance(methods, str) and methods not in shared:
+            there = ", ".join(shared) or "none"
+            raise ValueError(f"experiment {values['name']}: no list {methods!r} in [adversaries]; there is {there}")
+        chosen = values | {"methods": shared[methods] if isinstance(methods, str) else methods}
+        models = values["model"]
+        several = models if isinstance(models, list) else [models]
+        for model in several:
+            name = f"{values['name']}/{model}" if isinstance(models, list) else values["name"]
+            found += list(_experiments(chosen | {"model": model, "name": name}))
     names = [experiment.name for experiment in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two experiments are called {twice[0]}: give one of them another name")

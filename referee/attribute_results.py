@@ -1,6 +1,6 @@
 """A finished attribute experiment: everybody's true level, every guess, who was in which sample, and both counts.
 
-On disk it is two files below OUT/referee/attributes/: FOLDER.npz is written first and FOLDER.json, which holds its hash,
+On disk it is two files below OUT/referee/attributes/: FOLDER.npz is written first and FOLDER.json, with its hash,
 last. All rates are worked out from the guesses, so that a report never needs another run.
 """
 
@@ -41,8 +41,8 @@ class Result:
 
     feature        the sensitive one, the first of those inferred; `levels` its names, `positive` the code that counts
     inside         (S, N) bool: whose rows the sample's model was grown on
-    truth          (N,) int8 true codes
-    guesses        for each adversary's label (S, N) int8
+    truth          (N,) int16 true codes
+    guesses        for each adversary's label (S, N) int16
     fit_inside, fit_outside  (S,) accuracy of the model itself, or R^2 of a regression; NaN where nobody is
     splits         (S,) inner nodes that ask for the sensitive feature, -1 for a regression
     leaves         (S,) leaves of the tree, 0 for a regression
@@ -122,7 +122,7 @@ def save(result: Result, folder: Path, name: str) -> None:
     """Write a result; the same result gives the same bytes."""
     arrays = {key: getattr(result, key) for key in _ARRAYS}
     arrays["inside"] = np.packbits(result.inside, axis=1)
-    arrays |= {f"guess_{label}": guess.astype(np.int8) for label, guess in result.guesses.items()}
+    arrays |= {f"guess_{label}": guess.astype(np.int16) for label, guess in result.guesses.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     data = buffer.getvalue()

@@ -8,6 +8,7 @@ seeds = [0]
 [contracts.NAME]                   the fields of a contract; several cells may share one
 [[cells]]                          victim, method, contracts = [...]; optional: name (the method's), targets, public,
                                    budget (rows, for each key), and [cells.parameters]
+[adversaries]                      lists of methods by name, for several experiments
 [[attributes]]                     attributes inferred from models of tables: see referee/attribute_plan.py
 
 A campaign has cells, attributes, or both.
@@ -98,7 +99,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def _plan(text: dict[str, Any]) -> Plan:
-    _only(text, "the campaign", {"title", "figures", "seeds", "victims", "contracts", "cells", "attributes"})
+    _only(text, "the campaign", {"title", "figures", "seeds", "victims", "contracts", "cells", "attributes", "adversaries"})
     tables: dict[str, Any] = text if "attributes" not in text else {"victims": {}, "contracts": {}, "cells": []} | text
     victims = {name: _victim(name, values) for name, values in tables["victims"].items()}
     contracts = {name: Contract.from_dict(values) for name, values in tables["contracts"].items()}
@@ -113,7 +114,7 @@ def _plan(text: dict[str, Any]) -> Plan:
         figures=text.get("figures", ""),
         victims=tuple(victims.values()),
         cells=tuple(cells),
-        attributes=read_experiments(text.get("attributes", [])),
+        attributes=read_experiments(text.get("attributes", []), text.get("adversaries", {})),
     )
 
 

@@ -4,6 +4,7 @@ OUT/victim/           the server's root: models, ledger, log       (the attacker
 OUT/referee/          finished cells, keys of unfinished ones      (the attacker may not open it)
 OUT/public/SPLIT/     what the victim published
 OUT/attacker/CELL/    the attacker's own folder: journal, reconstructions, log
+OUT/*/attributes/     experiments on tables: see `referee.attributes`
 OUT/report.html, results.parquet, summary.json, timings.json
 """
 
@@ -30,12 +31,17 @@ from oracle_server.victims.hosting import train_and_host
 from protos import archive
 from protos.mirage.v1 import admin_pb2
 from referee import cell as cells
+from referee.attribute_results import Result
+from referee.attribute_runs import not_run, run_missing
+from referee.attributes import find_result
 from referee.campaign import Plan, PlannedCell
 from referee.cell import Cell
-from referee.figures import figures_of, trainings_of
+from referee.figures import FIGURES, figures_of, trainings_of
+from referee.figures.attributes import PAPER
 from referee.judge import Judge
 from referee.processes import OracleProcess, run_attacker
-from referee.report import Campaign, write_report
+from referee.report import Campaign, Section, write_report
+from referee.report.attributes import attribute_sections
 from referee.training import Training, train_ahead
 
 __all__ = ["Results", "report_campaign", "run_campaign"]
@@ -70,6 +76,11 @@ class Results:
 
     def public(self, split: str) -> Path:
         return self.judge(split).publish(self.out / "public" / split)
+
+    def attributes(self) -> list[Result]:
+        """The results of the experiments on tables that are finished, in the campaign's order."""
+        found = [find_result(experiment, self.out) for experiment in self.plan.attributes]
+        return [result for result in found if result is not None]
 
     def cell_folder(self, planned: PlannedCell) -> Path:
         return self.out / "referee" / "cells" / planned.folder
@@ -113,8 +124,10 @@ def run_campaign(
     """
     out.mkdir(parents=True, exist_ok=True)
     results = Results(plan, out.resolve(), device)
-    say("training the models")
-    train_ahead(_trainings(results), say)
+    run_missing(plan.attributes, results.out, results.device, say, quiet)
+    if trainings := _trainings(results):
+        say("training the models")
+        train_ahead(trainings, say)
     for victim in plan.victims:
         if not (results.repository.folder / victim.name).exists():
             say(f"hosting {victim.name}")
@@ -256,6 +269,7 @@ def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
             results.target_model(victim.name), results.public(victim.split)
         )
     ]
+    attributes = results.attributes()
     return Campaign(
         title=results.plan.title,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -263,9 +277,18 @@ def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
         splits=[results.judge(split).view() for split in splits],
         references=references,
         figures=figures_of(results, finished),
+        notes=not_run(results.plan.attributes, results.out),
+        sections=[*_sections(results, finished), *attribute_sections(attributes, PAPER)],
+        credits=list(dict.fromkeys(result.credit for result in attributes)),
         versions={
             "mirage-range": version("mirage-range"),
             "torch": version("torch"),
             "python": platform.python_version(),
         },
     )
+
+
+def _sections(results: Results, finished: list[Cell]) -> list[Section]:
+    """What the figures of the campaign show beside their values, if they do: `sections` of their file."""
+    show = getattr(FIGURES.get(results.plan.figures), "sections", None)
+    return [] if show is None else list(show(results, finished))

@@ -8,13 +8,17 @@ countermeasures", CCS 2015, Algorithm 1 and sections 5.1-5.2.
     patience             beta       stop when the cost is not below its maximum over that many steps before
     confidence           gamma      stop when the target's score reaches it
     step                 lambda     length of a gradient step
-    x, c                 x_i, c     the iterates and their costs 1 - f_label(x_i), one row for each target
+    cost                 c          1 - f_label(x) ("probability"), or -log f_label(x) ("log")
+    momentum             -          share of the last move that is kept; 0 in the paper
+    process              PROCESS    what happens to an iterate after its step
+    x, c                 x_i, c     the iterates and their costs, one row for each target
     T, live              -          number of targets; the rows of those that have not stopped
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -29,7 +33,10 @@ from attacker.snapshot import Snapshot, on_ladder
 if TYPE_CHECKING:
     from attacker.oracle import Oracle
 
-__all__ = ["MIFace", "Slope", "WhiteBox", "first_image", "public_images"]
+__all__ = ["Cost", "MIFace", "Process", "Slope", "WhiteBox", "cost_at", "first_image", "public_images"]
+
+Cost = Literal["probability", "log"]
+Process = Callable[[Tensor, int], Tensor]  # of iterates (N, *shape), and of the number of steps that led to them
 
 
 class Slope(Protocol):
@@ -64,6 +71,9 @@ class MIFace:
       (correlation 0.9998). The defaults are those of section 5.2.
     - PROCESS is the clip to the legal range of an input (the paper's is the identity): an oracle would refuse the rest.
     - Line 6 waits for beta steps, since its maximum is over beta costs. AUXTERM is 0 (section 5.2).
+    - `cost="log"` descends on -log f. The gradient of 1 - f is f times that one, and f is next to nothing where a model
+      with a hidden layer looks at a black image: the paper's cost stands still there. Both have the same minimum and
+      stop at the same score.
     - Targets advance together; one that stops leaves the batch. The answer to each is that of a run of its own.
     """
 
@@ -75,17 +85,33 @@ class MIFace:
     patience: int = 100
     confidence: float = 0.99
     step: float = 0.1
+    cost: Cost = "probability"
+    momentum: float = 0.0
     start: Literal["zeros", "public_mean"] = "zeros"
     public: Path | None = None
 
     def run(self, oracle: Oracle, targets: Sequence[int], seed: int) -> Iterator[Snapshot]:
         """Reconstruct one image of each of `targets`. Nothing is drawn at random: `seed` changes nothing."""
         x0 = first_image(self.start, self.public, oracle)
-        yield from self.descend(WhiteBox(oracle.model(), targets), x0, len(targets), oracle.low, oracle.high)
+        f = WhiteBox(oracle.model(), targets, self.cost)
+        yield from self.descend(f, x0, len(targets), oracle.low, oracle.high)
 
-    def descend(self, f: Slope, x0: np.ndarray, T: int, low: float, high: float) -> Iterator[Snapshot]:
+    def descend(
+        self, f: Slope, x0: np.ndarray, T: int, low: float, high: float, process: Process | None = None
+    ) -> Iterator[Snapshot]:
         """Lines 3-10, for T targets from the image x0, with costs and gradients from `f`."""
-        x = torch.from_numpy(x0).expand(T, *x0.shape).clone()  # line 3
+        yield from self.descend_each(f, torch.from_numpy(x0).expand(T, *x0.shape), low, high, process)
+
+    def descend_each(
+        self, f: Slope, x0: Tensor, low: float, high: float, process: Process | None = None
+    ) -> Iterator[Snapshot]:
+        """Lines 3-10 from a first iterate for each target, (T, *shape); `ValueError` for a setting out of range."""
+        if self.cost not in ("probability", "log"):
+            raise ValueError(f"cost={self.cost!r} must be 'probability' or 'log'")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum={self.momentum} must be at least 0 and below 1")
+        x, T, enough = x0.clone(), len(x0), cost_at(self.confidence, self.cost)  # line 3
+        v = torch.zeros_like(x) if self.momentum else None  # the last moves
         live, steps = torch.arange(T), torch.zeros(T, dtype=torch.int64)
         best, c_best = x.clone(), torch.full((T,), torch.inf, dtype=torch.float64)
         before = x  # x_{i-1}; `best` lags behind as long as the cost falls, so that images are seldom copied
@@ -107,7 +133,7 @@ class MIFace:
             if f.due(i):
                 yield (now := snapshot(i))
                 shown = now.mark
-            stop = (c >= last.amax(1)) | (c <= 1 - self.confidence)  # lines 6 and 8
+            stop = (c >= last.amax(1)) | (c <= enough)  # lines 6 and 8
             last[:, i % self.patience] = c
             keep = (~stop).nonzero()[:, 0]
             if i == self.max_steps or not len(keep):
@@ -119,9 +145,14 @@ class MIFace:
                 gone = torch.ones(len(live), dtype=torch.bool).index_fill_(0, keep, False)
                 best[live[gone & falling]] = x[gone & falling]
                 x, live, falling, last = x[keep], live[keep], falling[keep], last[keep]
+                v = None if v is None else v[keep]
                 if not len(live):
                     break
+            if v is not None:
+                v = g = torch.add(g, v, alpha=self.momentum)
             before, x = x, torch.add(x, g, alpha=-self.step).clamp_(low, high)  # line 5
+            if process is not None:
+                x = process(x, i + 1)
         if f.mark(i) > shown:
             yield snapshot(i)  # line 10
 
@@ -132,21 +163,23 @@ class WhiteBox:
     model maps (N, *input_shape) float32 to logits (N, C); targets are class indices, one for each row of a full batch.
     """
 
-    def __init__(self, model: nn.Module, targets: Sequence[int]) -> None:
-        self._model, self._targets = model, torch.as_tensor(targets)
+    def __init__(self, model: nn.Module, targets: Sequence[int], cost: Cost = "probability") -> None:
+        self._model, self._targets, self._log = model, torch.as_tensor(targets), cost == "log"
 
     def cost(self, x: Tensor, live: Tensor) -> Tensor:
         self._x = x.detach().requires_grad_()
         with torch.enable_grad():
             self._z = self._model(self._x)
-        self._p = self._z.detach().double().softmax(1)
-        self._hot = nn.functional.one_hot(self._targets[live], self._p.shape[1])
-        self._score = (self._p * self._hot).sum(1, keepdim=True)
-        c: Tensor = 1 - self._score[:, 0]
+        log_p, label = self._z.detach().double().log_softmax(1), self._targets[live]
+        log_score = log_p.gather(1, label[:, None])
+        self._p, self._score = log_p.exp(), log_score.exp()
+        self._hot = nn.functional.one_hot(label, log_p.shape[1])
+        c: Tensor = -log_score[:, 0] if self._log else 1 - self._score[:, 0]
         return c
 
     def gradient(self, keep: Tensor) -> tuple[Tensor, Tensor]:
-        dc_dz = (self._score * (self._p - self._hot)).to(self._z.dtype)
+        dc_dz = self._p - self._hot  # of -log f; that of 1 - f is f times as long
+        dc_dz = (dc_dz if self._log else self._score * dc_dz).to(self._z.dtype)
         (g,) = torch.autograd.grad(self._z, self._x, dc_dz)
         moves = dc_dz.any(1)
         return (g, moves) if len(keep) == len(g) else (g[keep], moves[keep])
@@ -156,6 +189,13 @@ class WhiteBox:
 
     def due(self, i: int) -> bool:
         return on_ladder(i)
+
+
+def cost_at(confidence: float, cost: Cost) -> float:
+    """The cost of an image whose target has this score."""
+    if cost == "probability":
+        return 1 - confidence
+    return -math.log(confidence) if confidence > 0 else math.inf
 
 
 def first_image(start: str, public: Path | None, oracle: Oracle) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacker.attacks.mi_face import MIFace, first_image
+from attacker.attacks.mi_face import Cost, MIFace, first_image
 from attacker.needs import Needs
 from attacker.snapshot import Snapshot
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from attacker.oracle import Oracle
 
 __all__ = ["Differences", "Numeric"]
+
+_NEXT_TO_NOTHING = np.finfo(np.float64).tiny  # stands for a score of 0, whose logarithm would be no number
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Numeric(MIFace):
       a face; 100 takes about 3 steps to nearly the same image.
     - scipy's probe is 1.5e-8. A model that computes in float32 hardly shows so small a move, and rounding hides all but
       the widest. The default is the widest: on a model that is nearly linear over a pixel's range it costs nothing.
-    - A score that is withheld counts as 0: it is smaller than the smallest one released.
+    - A score that is withheld counts as 0: it is smaller than the smallest one released. With `cost="log"` a score of 0
+      has the cost of the smallest number and the slope of the score itself.
     """
 
     needs: ClassVar[Needs] = Needs.SCORES
@@ -58,17 +61,18 @@ class Numeric(MIFace):
     def run(self, oracle: Oracle, targets: Sequence[int], seed: int) -> Iterator[Snapshot]:
         """Reconstruct one image of each of `targets`. Nothing is drawn at random: `seed` changes nothing."""
         x0 = first_image(self.start, self.public, oracle)
-        yield from self.descend(Differences(oracle, targets, self.probe), x0, len(targets), oracle.low, oracle.high)
+        f = Differences(oracle, targets, self.probe, self.cost)
+        yield from self.descend(f, x0, len(targets), oracle.low, oracle.high)
 
 
 class Differences:
     """Costs and gradients from answers; see `attacker.attacks.mi_face.Slope`."""
 
-    def __init__(self, oracle: Oracle, targets: Sequence[int], probe: float) -> None:
+    def __init__(self, oracle: Oracle, targets: Sequence[int], probe: float, cost: Cost = "probability") -> None:
         if not probe > 0:
             raise ValueError(f"probe={probe} must be positive")
         self._oracle, self._h, self._spent_before = oracle, np.float32(probe), oracle.spent
-        self._targets = np.asarray(targets)
+        self._targets, self._log = np.asarray(targets), cost == "log"
 
     def cost(self, x: Tensor, live: Tensor) -> Tensor:
         self._x, self._label = x.numpy().reshape(len(x), -1), self._targets[live.numpy()]
@@ -77,7 +81,7 @@ class Differences:
         answer = self._oracle.query(images.reshape(-1, *self._oracle.input_shape), tags)
         base = _withheld_as_zero(answer.scores)
         self._base = base[0 if self._shared else np.arange(len(x)), self._label]
-        return torch.from_numpy(1 - self._base)
+        return torch.from_numpy(-np.log(np.maximum(self._base, _NEXT_TO_NOTHING)) if self._log else 1 - self._base)
 
     def gradient(self, keep: Tensor) -> tuple[Tensor, Tensor]:
         rows = keep.numpy()
@@ -94,7 +98,10 @@ class Differences:
             scores = _withheld_as_zero(answer.scores)[:, self._label[groups[n]]]
             f[n][probes[n].side[part], probes[n].pixel[part]] = scores
         slopes = [_slope(*each) for each in zip(f, probes, strict=True)]
-        g = -np.concatenate(slopes).astype(np.float32)  # c = 1 - f
+        slope = np.concatenate(slopes)
+        if self._log:  # c = -log f; a score of 0 has no logarithm, and its own slope must do
+            slope /= np.where(self._base[rows] > 0, self._base[rows], 1)[:, None]
+        g = -slope.astype(np.float32)  # c = 1 - f
         x = self._x[rows]
         moves = ((g < 0) & (x < self._oracle.high) | (g > 0) & (x > self._oracle.low)).any(1)  # not just out of range
         return torch.from_numpy(g.reshape(-1, *self._oracle.input_shape)), torch.from_numpy(moves)

@@ -1,0 +1,188 @@
+"""Trees and linear regressions of tables, and the samples that they are grown on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from oracle_server.models.regression import LinearRegression
+from oracle_server.victims.table import Table
+from protos.schema import Feature
+from protos.tree import Tree
+from protos.tree_nodes import Nodes
+
+__all__ = ["fit_linear", "grow", "halves", "ideal", "ideal_table"]
+
+Column = tuple[int, int]  # position of a feature; the level that an indicator stands for, or -1: the value itself
+
+
+def grow(
+    table: Table,
+    rows: ArrayLike,
+    *,
+    min_leaf: int = 1,
+    max_depth: int | None = None,
+    ordered: bool = False,
+    seed: int = 0,
+) -> Tree:
+    """An ordinary classification tree (scikit-learn's CART, Gini) of the response on these rows of a table.
+
+    Unpruned by default; at least `min_leaf` training rows a leaf, at most `max_depth` splits on a path. A nominal
+    feature with more than two levels is split on one level against the rest or, with `ordered`, between two levels that
+    follow each other. `seed` breaks ties between equal splits.
+    """
+    from sklearn.tree import DecisionTreeClassifier
+
+    chosen = np.asarray(rows)
+    told = table.with_priors(chosen)
+    if not told.response.nominal:
+        raise ValueError(f"the response {told.response.name!r} is numeric: a classification tree needs classes")
+    columns = _columns(told.features, ordered)
+    cart = DecisionTreeClassifier(min_samples_leaf=min_leaf, max_depth=max_depth, random_state=seed)
+    grown = cart.fit(_expand(told.X[chosen], columns), told.y[chosen]).tree_
+    inner = grown.children_left >= 0
+    # counts of classes that are missing from these rows are zero; scikit-learn leaves such classes out
+    counts = np.zeros((int((~inner).sum()), len(told.response.levels)), dtype=np.int64)
+    shares = grown.value[~inner, 0, :] * grown.n_node_samples[~inner, None]
+    counts[:, cart.classes_.astype(int)] = np.rint(shares)
+    place = np.where(inner, np.cumsum(inner) - 1, -np.cumsum(~inner))
+    asked = np.array(columns)[grown.feature[inner]]
+    below, above = place[grown.children_left[inner]], place[grown.children_right[inner]]
+    return Tree(
+        told.features,
+        told.response,
+        counts,
+        len(chosen),
+        _nodes(told.features, asked, grown.threshold[inner], below, above),
+    )
+
+
+def ideal_table(table: Table, target: str) -> Table:
+    """The table of a model that predicts the feature `target` from all others and from the response.
+
+    A response whose classes are numbers becomes a numeric feature.
+    """
+    j = table.position(target)
+    answer = table.response
+    values = table.y
+    if answer.nominal and all(_is_number(level) for level in answer.levels):
+        numbers = np.array([float(level) for level in answer.levels])
+        answer, values = Feature(answer.name, low=float(numbers.min()), high=float(numbers.max())), numbers[table.y]
+    others = [k for k in range(len(table.features)) if k != j]
+    features = (*(table.features[k] for k in others), answer)
+    X = np.column_stack([table.X[:, others], values.astype(np.float32)])
+    sensitive = tuple(name for name in table.sensitive if name != target) or tuple(
+        f.name for f in features if f.nominal
+    )
+    made = Table(
+        f"{table.name}-{target}",
+        features,
+        table.features[j],
+        X,
+        table.X[:, j].astype(np.int64),
+        sensitive,
+        table.credit,
+        table.terms,
+    )
+    return made.with_priors(np.arange(len(X)))
+
+
+def ideal(
+    table: Table,
+    rows: ArrayLike,
+    target: str,
+    *,
+    min_leaf: int = 1,
+    max_depth: int | None = None,
+    ordered: bool = False,
+    seed: int = 0,
+) -> Tree:
+    """A tree of the same kind that predicts the feature `target` from all others and the response."""
+    made = ideal_table(table, target)
+    return grow(made, rows, min_leaf=min_leaf, max_depth=max_depth, ordered=ordered, seed=seed)
+
+
+def fit_linear(table: Table, rows: ArrayLike) -> LinearRegression:
+    """Ordinary least squares with an intercept; nominal features as indicators against their first level."""
+    chosen = np.asarray(rows)
+    told = table.with_priors(chosen)
+    if told.response.nominal:
+        raise ValueError(f"the response {told.response.name!r} has classes: a linear regression needs numbers")
+    return LinearRegression.fit(told.features, told.response, told.X[chosen], told.y[chosen])
+
+
+def halves(
+    table: Table, seeds: Sequence[int], fraction: float = 0.5
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Random samples, one for each seed: the rows inside, (fraction N,), and the rows outside, both sorted.
+
+    Stratified: each combination of response (or fifth of a numeric one) and sensitive features gives its share, up to
+    one row.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction={fraction} must lie between 0 and 1")
+    N = len(table.X)
+    answer = table.y if table.response.nominal else np.searchsorted(np.quantile(table.y, (0.2, 0.4, 0.6, 0.8)), table.y)
+    keys = [table.X[:, table.position(name)] for name in table.sensitive]
+    out = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        order = np.lexsort((rng.random(N), *keys, answer))
+        steps = np.floor(np.arange(N + 1) * fraction + rng.random()).astype(int)  # a systematic sample of each stratum
+        inside = np.zeros(N, dtype=np.bool_)
+        inside[order[np.diff(steps) > 0]] = True
+        out.append((np.flatnonzero(inside), np.flatnonzero(~inside)))
+    return out
+
+
+def _columns(features: Sequence[Feature], ordered: bool) -> list[Column]:
+    out: list[Column] = []
+    for j, feature in enumerate(features):
+        single = len(feature.levels) > 2 and not ordered
+        out += [(j, level) for level in range(len(feature.levels))] if single else [(j, -1)]
+    return out
+
+
+def _expand(X: NDArray[np.float32], columns: Sequence[Column]) -> NDArray[np.float32]:
+    position, level = np.array(columns).T
+    return np.where(level < 0, X[:, position], X[:, position] == level).astype(np.float32)
+
+
+def _nodes(
+    features: tuple[Feature, ...],
+    asked: NDArray[Any],
+    threshold: NDArray[np.float64],
+    below: NDArray[np.intp],
+    above: NDArray[np.intp],
+) -> Nodes:
+    """Nodes from splits of columns (n, 2): an indicator above 1/2 has its level, a code up to the threshold is in.
+
+    The sets are all single levels, and below them for each level all up to it.
+    """
+    feature, level = asked.reshape(-1, 2).T.astype(np.intp)
+    levels = np.array([len(f.levels) for f in features], dtype=np.intp)[feature]
+    most = max((len(f.levels) for f in features), default=0)
+    members = np.where(level >= 0, level, most + np.floor(threshold).astype(np.intp))
+    sets = np.zeros((2 * most + 1, most + 1), dtype=np.bool_)
+    sets[:most, :most] = np.eye(most)
+    sets[most : 2 * most, :most] = np.tri(most)
+    return Nodes(
+        features,
+        feature,
+        np.where(levels > 0, 0.0, threshold),
+        np.where(levels > 0, members, -1),
+        sets,
+        np.where(level >= 0, above, below),
+        np.where(level >= 0, below, above),
+    )
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
