@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -109,7 +110,7 @@ def train_table(
                 table_models.fit_linear(data, rows), Repository(root), name, version, description=words
             )
         else:
-            limits = {"min_leaf": min_leaf, "max_depth": max_depth}
+            limits: dict[str, Any] = {"min_leaf": min_leaf, "max_depth": max_depth}
             tree = (
                 table_models.grow(data, rows, **limits)
                 if priority is None

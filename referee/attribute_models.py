@@ -14,14 +14,15 @@ import numpy as np
 from oracle_server.models.regression import host_regression
 from oracle_server.models.repository import Repository
 from oracle_server.models.tree import host_tree
-from oracle_server.victims.table_models import fit_linear, grow, halves, ideal_table
+from oracle_server.victims.table_files import read_table
+from oracle_server.victims.table_models import fit_linear, grow, grow_priority, halves, ideal_table
 from oracle_server.victims.tables import TABLES, Table, TableUnavailableError, table_named
 from protos.schema import Feature
 from protos.tree import Tree
 from referee.atomic import write_atomically
 from referee.attribute_plan import Experiment
 
-__all__ = ["Grown", "grow_sample", "load_table", "people_files", "samples_of"]
+__all__ = ["Grown", "grow_sample", "load_table", "people_files", "private_files", "samples_of"]
 
 _GROWTH: dict[str, dict[str, Any]] = {"unpruned": {}, "pruned": {"min_leaf": 3}, "shallow": {"max_depth": 5}}
 
@@ -61,6 +62,12 @@ def load_table(experiment: Experiment) -> Table:
     return table
 
 
+def private_files(experiment: Experiment) -> list[Path]:
+    """The files of a table that no package carries: the attacker may not open them."""
+    schema = Path(experiment.table)
+    return [] if experiment.table in TABLES else [schema.resolve(), schema.with_suffix(".csv").resolve()]
+
+
 def _from_files(schema: Path) -> Table:
     """A CSV file beside a schema of the same name."""
     rows = schema.with_suffix(".csv")
@@ -68,8 +75,6 @@ def _from_files(schema: Path) -> Table:
         raise TableUnavailableError(
             f"there is no {missing}: a table is one of {', '.join(TABLES)}, or x.toml and x.csv"
         )
-    from oracle_server.victims.table_files import read_table
-
     return read_table(rows, schema)
 
 
@@ -111,8 +116,6 @@ def grow_sample(experiment: Experiment, table: Table, inside: np.ndarray, number
 def _grow(experiment: Experiment, table: Table, rows: np.ndarray, seed: int) -> Tree:
     """The same kind of tree for the response or, by a table turned round, for the attribute."""
     if experiment.model == "priority" and experiment.unknown[0] in [feature.name for feature in table.features]:
-        from oracle_server.victims.table_models import grow_priority
-
         return grow_priority(table, rows, experiment.priority, sensitive=experiment.unknown[0])
     return grow(table, rows, seed=seed, **_GROWTH.get(experiment.model, {}))
 

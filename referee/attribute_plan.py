@@ -94,7 +94,8 @@ class Experiment:
 
 
 def read_experiments(entries: list[dict[str, Any]], shared: Mapping[str, Any]) -> tuple[Experiment, ...]:
-    """The experiments of a campaign file, with its lists of adversaries by name; `ValueError` or `KeyError` for the first thing that is amiss.
+    """The experiments of a campaign file, with its lists of adversaries by name; `ValueError` or `KeyError` for the
+    first thing that is amiss.
 
     Whether a table is there, and has the features, is found out when it runs: data may be on another machine.
     """

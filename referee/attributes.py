@@ -34,7 +34,7 @@ from oracle_server.victims.tables import Table
 from protos.mirage.v1 import admin_pb2
 from referee import attribute_results as results
 from referee.atomic import write_atomically
-from referee.attribute_models import Grown, grow_sample, load_table, people_files, samples_of
+from referee.attribute_models import Grown, grow_sample, load_table, people_files, private_files, samples_of
 from referee.attribute_plan import Adversary, Experiment
 from referee.attribute_results import Counted, Result
 from referee.metrics.attributes import positive_level
@@ -105,7 +105,7 @@ def run_experiment(
             None,
             [str(folder / "runs.jsonl"), "--out", str(folder / "runs"), "--device", device],
             folder=folder,
-            denied=[out / "victim", out / "referee"],
+            denied=[out / "victim", out / "referee", *private_files(experiment)],
             quiet=quiet,
             command="batch",
         )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from defenses.training.priority_cart import PriorityCart
 from oracle_server.models.regression import LinearRegression
 from oracle_server.victims.table import Table
 from protos.schema import Feature
 from protos.tree import Tree
 from protos.tree_nodes import Nodes
 
-__all__ = ["fit_linear", "grow", "halves", "ideal", "ideal_table"]
+__all__ = ["fit_linear", "grow", "grow_priority", "halves", "ideal", "ideal_table"]
 
 Column = tuple[int, int]  # position of a feature; the level that an indicator stands for, or -1: the value itself
 
@@ -25,14 +26,12 @@ def grow(
     *,
     min_leaf: int = 1,
     max_depth: int | None = None,
-    ordered: bool = False,
     seed: int = 0,
 ) -> Tree:
     """An ordinary classification tree (scikit-learn's CART, Gini) of the response on these rows of a table.
 
     Unpruned by default; at least `min_leaf` training rows a leaf, at most `max_depth` splits on a path. A nominal
-    feature with more than two levels is split on one level against the rest or, with `ordered`, between two levels that
-    follow each other. `seed` breaks ties between equal splits.
+    feature with more than two levels is split on one level against the rest. `seed` breaks ties between equal splits.
     """
     from sklearn.tree import DecisionTreeClassifier
 
@@ -40,7 +39,7 @@ def grow(
     told = table.with_priors(chosen)
     if not told.response.nominal:
         raise ValueError(f"the response {told.response.name!r} is numeric: a classification tree needs classes")
-    columns = _columns(told.features, ordered)
+    columns = _columns(told.features)
     cart = DecisionTreeClassifier(min_samples_leaf=min_leaf, max_depth=max_depth, random_state=seed)
     grown = cart.fit(_expand(told.X[chosen], columns), told.y[chosen]).tree_
     inner = grown.children_left >= 0
@@ -49,15 +48,40 @@ def grow(
     shares = grown.value[~inner, 0, :] * grown.n_node_samples[~inner, None]
     counts[:, cart.classes_.astype(int)] = np.rint(shares)
     place = np.where(inner, np.cumsum(inner) - 1, -np.cumsum(~inner))
-    asked = np.array(columns)[grown.feature[inner]]
+    feature, level = np.array(columns)[grown.feature[inner]].reshape(-1, 2).T
+    binary = np.array([len(f.levels) == 2 for f in told.features])[feature]
     below, above = place[grown.children_left[inner]], place[grown.children_right[inner]]
-    return Tree(
-        told.features,
-        told.response,
-        counts,
-        len(chosen),
-        _nodes(told.features, asked, grown.threshold[inner], below, above),
+    # an indicator above 1/2 has its level; a code below 1/2 is the first of two
+    yes, no = np.where(level >= 0, above, below), np.where(level >= 0, below, above)
+    nodes = _nodes(told.features, feature, np.where(binary, 0, level), grown.threshold[inner], yes, no)
+    return Tree(told.features, told.response, counts, len(chosen), nodes)
+
+
+def grow_priority(
+    table: Table,
+    rows: ArrayLike,
+    priority: int | None,
+    *,
+    sensitive: str | None = None,
+    considered: Literal["at_place", "until_used"] = "at_place",
+    min_leaf: int = 1,
+    max_depth: int | None = None,
+) -> Tree:
+    """A tree of the countermeasure `PriorityCart`; the sensitive feature is the table's first one by default."""
+    chosen = np.asarray(rows)
+    told = table.with_priors(chosen)
+    if not told.response.nominal:
+        raise ValueError(f"the response {told.response.name!r} is numeric: a classification tree needs classes")
+    cart = PriorityCart(priority, considered, min_leaf, max_depth)
+    grown = cart.grow(
+        told.X[chosen],
+        told.y[chosen],
+        [len(feature.levels) for feature in told.features],
+        len(told.response.levels),
+        told.position(sensitive or told.sensitive[0]),
     )
+    nodes = _nodes(told.features, grown.feature, grown.level, grown.threshold, grown.yes, grown.no)
+    return Tree(told.features, told.response, grown.counts, len(chosen), nodes)
 
 
 def ideal_table(table: Table, target: str) -> Table:
@@ -97,12 +121,11 @@ def ideal(
     *,
     min_leaf: int = 1,
     max_depth: int | None = None,
-    ordered: bool = False,
     seed: int = 0,
 ) -> Tree:
     """A tree of the same kind that predicts the feature `target` from all others and the response."""
     made = ideal_table(table, target)
-    return grow(made, rows, min_leaf=min_leaf, max_depth=max_depth, ordered=ordered, seed=seed)
+    return grow(made, rows, min_leaf=min_leaf, max_depth=max_depth, seed=seed)
 
 
 def fit_linear(table: Table, rows: ArrayLike) -> LinearRegression:
@@ -138,10 +161,10 @@ def halves(
     return out
 
 
-def _columns(features: Sequence[Feature], ordered: bool) -> list[Column]:
+def _columns(features: Sequence[Feature]) -> list[Column]:
     out: list[Column] = []
     for j, feature in enumerate(features):
-        single = len(feature.levels) > 2 and not ordered
+        single = len(feature.levels) > 2
         out += [(j, level) for level in range(len(feature.levels))] if single else [(j, -1)]
     return out
 
@@ -153,31 +176,16 @@ def _expand(X: NDArray[np.float32], columns: Sequence[Column]) -> NDArray[np.flo
 
 def _nodes(
     features: tuple[Feature, ...],
-    asked: NDArray[Any],
+    feature: NDArray[np.intp],
+    level: NDArray[np.intp],
     threshold: NDArray[np.float64],
-    below: NDArray[np.intp],
-    above: NDArray[np.intp],
+    yes: NDArray[np.intp],
+    no: NDArray[np.intp],
 ) -> Nodes:
-    """Nodes from splits of columns (n, 2): an indicator above 1/2 has its level, a code up to the threshold is in.
-
-    The sets are all single levels, and below them for each level all up to it.
-    """
-    feature, level = asked.reshape(-1, 2).T.astype(np.intp)
-    levels = np.array([len(f.levels) for f in features], dtype=np.intp)[feature]
-    most = max((len(f.levels) for f in features), default=0)
-    members = np.where(level >= 0, level, most + np.floor(threshold).astype(np.intp))
-    sets = np.zeros((2 * most + 1, most + 1), dtype=np.bool_)
-    sets[:most, :most] = np.eye(most)
-    sets[most : 2 * most, :most] = np.tri(most)
-    return Nodes(
-        features,
-        feature,
-        np.where(levels > 0, 0.0, threshold),
-        np.where(levels > 0, members, -1),
-        sets,
-        np.where(level >= 0, above, below),
-        np.where(level >= 0, below, above),
-    )
+    """Nodes that ask for one level, or where that is -1 for a value up to a threshold."""
+    most = max(len(f.levels) for f in features)
+    sets = np.eye(max(most, 1), most + 1, dtype=np.bool_)  # each single level
+    return Nodes(features, feature, np.where(level < 0, threshold, 0.0), level, sets, yes, no)
 
 
 def _is_number(word: str) -> bool:

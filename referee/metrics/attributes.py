@@ -21,7 +21,7 @@ import numpy as np
 __all__ = ["MARKS", "Mean", "Rates", "advantage", "mean_over", "positive_level", "rates", "share_of_ideal"]
 
 MARKS = ("accuracy", "precision", "recall")
-_YES = ("yes", "true", "1")
+_YES = ("yes", "true")
 _NORMAL = 1.959964  # the two-sided 95% point of the normal distribution
 
 

@@ -68,6 +68,7 @@ def _whole(results: Sequence[Result], paper: dict[str, tuple[float, float, float
         " itself. Rows are those that the ledger counted for everybody.",
         left=3,
         weak=frozenset(weak),
+        narrow=(0, 1, 3, 4, 5),
     )
     share = (first.truth == first.positive).mean()
     words = (
@@ -127,12 +128,13 @@ def _sampled(results: Sequence[Result]) -> Section:
             rows.append([kind, label, *marks, _text(difference, error=True), told])
     heads = ["Model", "Adversary", *(f"{mark}, {side}" for mark in MARKS for side in ("inside", "outside"))]
     table = Table(
-        [*heads, "accuracy, difference", "Rows, ledger"],
+        [*heads, "difference in accuracy", "Rows, ledger"],
         rows,
         note="Mean ± standard error over the samples. Inside: people whose rows the model was grown on; outside: the"
         " others. Samples overlap, so the error is that of the mean over samples, not over other people.",
         left=2,
         weak=frozenset(weak),
+        narrow=(0, 1, 2, 3, 8),
     )
     models = "; ".join(
         f"{_kind(result)}: {result.samples} models, accuracy {_text(mean_over(result.fit_inside))} inside and"
@@ -204,7 +206,7 @@ def _attacks(result: Result) -> list[str]:
 def _text(mean: Mean | None, *, error: bool = False) -> str:
     if mean is None:
         return labels.DASH
-    told = f" ± {mean.error:.3f}" if error and mean.error is not None else ""
+    told = f" ±{mean.error:.3f}" if error and mean.error is not None else ""
     return labels.ratio(mean.value, 3) + told
 
 

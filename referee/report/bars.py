@@ -40,6 +40,7 @@ class _Frame:
     def __init__(self, series: Sequence[Line], low: float | None) -> None:
         known = [(v.value, v.error or 0.0) for line in series for v in line.values if v.value is not None]
         tops = [value + error for value, error in known] or [1.0]
+        tops += [0.0] if low is None else []
         bottoms = [value - error for value, error in known] or [0.0]
         lowest = min(0.0, *bottoms) if low is None else min(low, min(bottoms))
         self.step = _step(max(max(tops), lowest + 1e-9) - lowest)

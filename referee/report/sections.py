@@ -28,6 +28,7 @@ class Table:
     note: str = ""
     left: int = 1
     weak: frozenset[int] = frozenset()
+    narrow: Sequence[int] = ()  # the columns of a narrow terminal; all of them by default
 
     def __post_init__(self) -> None:
         if bad := next((row for row in self.rows if len(row) != len(self.heads)), None):

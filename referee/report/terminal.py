@@ -73,18 +73,18 @@ def _print_section(section: Section, console: Console) -> None:
         console.print(Text(text))
     for table in section.tables:
         console.print()
-        console.print(_plain_table(table))
+        console.print(_plain_table(table, console.width))
         if table.note:
             console.print(Text(table.note, style="dim"))
 
 
-def _plain_table(table: PlainTable) -> Table:
+def _plain_table(table: PlainTable, width: int) -> Table:
+    columns = table.narrow if table.narrow and width < WIDE_FROM else range(len(table.heads))
     printed = _empty(table.title)
-    for place, head in enumerate(table.heads):
-        left = place < table.left
-        printed.add_column(head, justify="left" if left else "right", overflow="fold")
+    for column in columns:
+        printed.add_column(table.heads[column], justify="left" if column < table.left else "right", overflow="fold")
     for place, row in enumerate(table.rows):
-        printed.add_row(*map(Text, row), style="dim" if place in table.weak else "")
+        printed.add_row(*(Text(row[column]) for column in columns), style="dim" if place in table.weak else "")
     return printed
 
 

@@ -28,11 +28,11 @@ def batch(forker: Forker, server: Server, file: Path, out: Path) -> tuple[int, s
 
 
 def test_runs_are_those_of_the_single_command(server: Server, forker: Forker, attack: Make, tmp_path: Path) -> None:
-    alone = attack("random_draws", "--set", "draws=200", name="alone")
+    alone = attack("random_draws", "--set", "draws=1200", name="alone")
     assert alone.finish()[0] == 0
-    keys = [server.new_key(), server.new_key(budget=130)]
+    keys = [server.new_key(), server.new_key(budget=600)]
     runs = [
-        {"key": key.key, "name": f"n{n}", "method": "random_draws", "set": ["draws=200"], "seed": 4}
+        {"key": key.key, "name": f"n{n}", "method": "random_draws", "set": ["draws=1200"], "seed": 4}
         for n, key in enumerate(keys)
     ]
     file = lines(tmp_path, *runs)

