@@ -50,6 +50,8 @@ class Tree:
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
+        if not names:
+            raise ValueError("the tree has no features: name at least one")
         if len({*names, self.response.name}) <= len(names):
             raise ValueError("two of the tree's columns have the same name: rename one of them")
         C = len(self.response.levels)  # noqa: N806

@@ -46,6 +46,9 @@ class LinearRegression:
     rows: int
 
     def __post_init__(self) -> None:
+        names = [feature.name for feature in self.features]
+        if not names or len({*names, self.response.name}) <= len(names):
+            raise ValueError("a regression needs features, and no two of its columns may have the same name")
         if len(self.coefficients) != len(self.features):
             raise ValueError(f"{len(self.coefficients)} coefficients are given for {len(self.features)} features")
         for feature, values in zip(self.features, self.coefficients, strict=True):

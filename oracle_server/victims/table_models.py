@@ -140,7 +140,7 @@ def fit_linear(table: Table, rows: ArrayLike) -> LinearRegression:
 def halves(
     table: Table, seeds: Sequence[int], fraction: float = 0.5
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Random samples, one for each seed: the rows inside, (fraction N,), and the rows outside, both sorted.
+    """Random samples, one for each seed: the rows inside, `fraction` of all, and the rows outside, both sorted.
 
     Stratified: each combination of response (or fifth of a numeric one) and sensitive features gives its share, up to
     one row.
@@ -150,13 +150,12 @@ def halves(
     N = len(table.X)
     answer = table.y if table.response.nominal else np.searchsorted(np.quantile(table.y, (0.2, 0.4, 0.6, 0.8)), table.y)
     keys = [table.X[:, table.position(name)] for name in table.sensitive]
+    chosen = np.diff(np.floor(np.arange(N + 1) * fraction + 0.5)) > 0  # spread evenly, so over each stratum as well
     out = []
     for seed in seeds:
-        rng = np.random.default_rng(seed)
-        order = np.lexsort((rng.random(N), *keys, answer))
-        steps = np.floor(np.arange(N + 1) * fraction + rng.random()).astype(int)  # a systematic sample of each stratum
+        order = np.lexsort((np.random.default_rng(seed).random(N), *keys, answer))
         inside = np.zeros(N, dtype=np.bool_)
-        inside[order[np.diff(steps) > 0]] = True
+        inside[order[chosen]] = True
         out.append((np.flatnonzero(inside), np.flatnonzero(~inside)))
     return out
 

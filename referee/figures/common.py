@@ -10,7 +10,7 @@ from referee.cell import Cell
 from referee.metrics.intervals import clustered_interval
 from referee.report import Figure
 
-__all__ = ["counts_equal", "rate"]
+__all__ = ["best_white_box", "counts_equal", "model_of", "rate"]
 
 
 def rate(name: str, values: np.ndarray, targets: np.ndarray, **rest: object) -> Figure:
@@ -25,3 +25,15 @@ def counts_equal(name: str, cells: Sequence[Cell]) -> Figure:
     differ = sorted(cell.name for cell in ran if not cell.counts_equal)
     extra = {"cells": len(ran), "differ": differ, "rows": sum(cell.rows_ledger for cell in ran)}
     return Figure(name, float(not differ), unit="all cells", at_least=1.0, extra=extra)
+
+
+def model_of(cell: Cell) -> str:
+    """The model that was attacked, from the name of a victim that may end with the number of its people."""
+    return cell.victim.rstrip("0123456789")
+
+
+def best_white_box(cells: Sequence[Cell], model: str, split: str = "") -> Cell | None:
+    """Of the finished cells that had a model's weights and nothing else, that with most people recognised."""
+    fit = [c for c in cells if c.self_reported and c.method != "deblur" and model_of(c) == model]
+    fit = [cell for cell in fit if cell.split == split or not split]
+    return max(fit, key=lambda cell: float(cell.top1[-1].mean()), default=None)

@@ -12,10 +12,10 @@ from oracle_server.victims.split_models import random_split_errors
 from oracle_server.victims.splits import class_of
 from referee.cell import Cell
 from referee.figures.attributes import attribute_figures
-from referee.figures.common import counts_equal, rate
+from referee.figures.common import best_white_box, counts_equal, model_of, rate
 from referee.figures.deblurring import deblurring_figures
-from referee.figures.lineups import lineup_figures
-from referee.metrics.calibration import expected_calibration_error
+from referee.figures.lineups import NETWORKS, lineup_figures
+from referee.metrics.calibration import calibration
 from referee.report import Figure
 from referee.training import Training
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["figures", "trainings"]
 
 _SPLITS = range(5)  # random 7/3 splits for the test error
-_NETWORKS = range(3)  # evaluation networks that answer the line-ups
 _ARCHITECTURES = {"softmax": "softmax_regression", "mlp": "mlp", "dae": "autoencoder"}
 _PAPER_ERROR = {"softmax": 0.075, "mlp": 0.042, "dae": 0.033}  # Figure 6
 _MOST_ERROR = {"softmax": 0.055, "mlp": 0.06, "dae": 0.06}
@@ -43,7 +42,7 @@ def figures(results: Results, cells: list[Cell]) -> list[Figure]:
     if done:
         found += _errors(results)
     for model in _ARCHITECTURES:
-        found += _recognition(results, model, [c for c in done if _model(c) == model])
+        found += _recognition(results, model, [cell for cell in done if model_of(cell) == model])
     found += _process_gain(done) + lineup_figures(results, done) + deblurring_figures(results, done)
     for model in _ARCHITECTURES:
         found += _rounding(results, model, done)
@@ -52,14 +51,9 @@ def figures(results: Results, cells: list[Cell]) -> list[Figure]:
 
 def trainings() -> list[Training]:
     """The three models on five random splits, and two more evaluation networks."""
-    networks = [Training("att40", None, seed) for seed in _NETWORKS]
+    networks = [Training("att40", None, seed) for seed in NETWORKS]
     models = [Training(f"random-{n}", name, n) for name in _ARCHITECTURES.values() for n in _SPLITS]
     return [*networks, *models]
-
-
-def _model(cell: Cell) -> str:
-    """softmax, mlp or dae, from the name of a victim that may end with the number of its people."""
-    return cell.victim.rstrip("0123456789")
 
 
 def _errors(results: Results) -> list[Figure]:
@@ -82,15 +76,14 @@ def _errors(results: Results) -> list[Figure]:
 
 def _recognition(results: Results, model: str, cells: list[Cell]) -> list[Figure]:
     """Each option with weights, the best of them, what it costs, and what scores alone gave."""
-    white = [cell for cell in cells if cell.self_reported and cell.method != "deblur"]
     found = []
     for cell in cells:
         if cell.method != "deblur":
             seen = {"true_confidence": float(cell.confidence[-1].mean()), "rows": cell.rows_ledger, "split": cell.split}
             found.append(rate(f"fredrikson/{cell.name}/top1", cell.top1[-1], cell.targets, extra=seen))
-    if not white:
+    best = best_white_box(cells, model)
+    if best is None:
         return found
-    best = max(white, key=lambda cell: float(cell.top1[-1].mean()))
     found.append(
         rate(
             f"fredrikson/{model}/top1",
@@ -160,10 +153,9 @@ def _rounding(results: Results, model: str, cells: list[Cell]) -> list[Figure]:
         scores = release(logits, Contract(Access.SCORES, round_to=step)).scores
         assert scores is not None
         name = f"fredrikson/rounding/{model}/{f'r={step}' if step else 'full'}"
-        right = scores.argmax(axis=1) == people
-        error = expected_calibration_error(scores, people)
+        honest = calibration(scores, people)
         found += [
-            rate(f"{name}/accuracy", right, people),
-            Figure(f"{name}/calibration_error", error),
+            rate(f"{name}/accuracy", scores.argmax(axis=1) == people, people),
+            Figure(f"{name}/calibration_error", honest.calibration_error, extra={"brier": honest.brier}),
         ]
     return found

@@ -174,6 +174,10 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a prior that is none": (lambda v: v["response"].update(prior=[0.4, 0.4]), "sum to one"),
     "a numeric response": (lambda v: v["response"].update(levels=[], prior=[]), "classes|whole numbers"),
     "levels of a wrong kind": (lambda v: v["features"][1].update(levels=[1, 2, 3]), "texts"),
+    "no features": (
+        lambda v: v.update(features=[], leaves=[{"path": [], "region": {}, "counts": [10, 10]}]),
+        "no features",
+    ),
     "a name twice": (lambda v: v["response"].update(name="age"), "same name"),
     "an unknown feature": (lambda v: _leaf(v, 0)["path"][1].__setitem__(0, "size"), "'size', which is not in"),
     "an unknown level": (lambda v: _leaf(v, 0)["path"][1].__setitem__(2, ["pink"]), "level of 'colour'"),

@@ -144,7 +144,7 @@ def test_samples_are_stratified_disjoint_and_differ(name: str, fraction: float) 
 
 def test_the_check_fails_on_a_sample_that_is_not_stratified(affairs: Table) -> None:
     with pytest.raises(AssertionError):
-        check_stratified(affairs, np.arange(300), 0.5)
+        check_stratified(affairs, np.argsort(affairs.y)[:300], 0.5)
     with pytest.raises(ValueError, match="fraction=1"):
         halves(affairs, [0], 1)
 
