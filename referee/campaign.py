@@ -7,7 +7,8 @@ seeds = [0]
 [victims.NAME]                     architecture, split, seed
 [contracts.NAME]                   the fields of a contract; several cells may share one
 [[cells]]                          victim, method, contracts = [...]; optional: name (the method's), targets, public,
-                                   budget (rows, for each key), and [cells.parameters]
+                                   budget (rows, for each key), [cells.parameters], and for deblurring
+                                   [cells.given]: people (places, "10-29"), sigma (pixels)
 [adversaries]                      lists of methods by name, for several experiments
 [[attributes]]                     attributes inferred from models of tables: see referee/attribute_plan.py
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from oracle_server.victims.recipes import ARCHITECTURES
 from oracle_server.victims.splits import split_named
 from referee.attribute_plan import Experiment, read_experiments
 from referee.figures import FIGURES
+from referee.given import check_given
 
 __all__ = ["CampaignError", "Plan", "PlannedCell", "Victim", "read_plan"]
 
@@ -60,11 +62,17 @@ class PlannedCell:
     targets: str = "all"
     public: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
         """The cell's place below a folder of cells; one level, whatever the names hold."""
         return f"{self.name}+seed={self.seed}".replace("/", "+")
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a finished cell says of how it was run."""
+        return dict(self.parameters) | ({"given": dict(self.given)} if self.given else {})
 
     def settings(self) -> list[str]:
         """The parameters as the attacker's command takes them."""
@@ -99,7 +107,11 @@ def read_plan(path: Path) -> Plan:
 
 
 def _plan(text: dict[str, Any]) -> Plan:
-    _only(text, "the campaign", {"title", "figures", "seeds", "victims", "contracts", "cells", "attributes", "adversaries"})
+    _only(
+        text,
+        "the campaign",
+        {"title", "figures", "seeds", "victims", "contracts", "cells", "attributes", "adversaries"},
+    )
     tables: dict[str, Any] = text if "attributes" not in text else {"victims": {}, "contracts": {}, "cells": []} | text
     victims = {name: _victim(name, values) for name, values in tables["victims"].items()}
     contracts = {name: Contract.from_dict(values) for name, values in tables["contracts"].items()}
@@ -129,11 +141,13 @@ def _victim(name: str, values: dict[str, Any]) -> Victim:
 def _cells(
     values: dict[str, Any], victims: dict[str, Victim], contracts: dict[str, Contract], seeds: list[int]
 ) -> Iterator[PlannedCell]:
-    known = {"name", "victim", "method", "contracts", "targets", "public", "budget", "parameters"}
+    known = {"name", "victim", "method", "contracts", "targets", "public", "budget", "parameters", "given"}
     _only(values, "a cell", known)
     method, label = values["method"], values.get("name", values["method"])
     if method not in METHODS:
         raise ValueError(f"cell {label}: no method {method!r}; there is {', '.join(METHODS)}")
+    if (given := "given" in values) != ("given" in {field.name for field in fields(METHODS[method])}):
+        raise ValueError(f"cell {label}: {method} {'takes nothing given' if given else 'needs a [cells.given] table'}")
     if values["victim"] not in victims:
         raise ValueError(f"cell {label}: no victim {values['victim']!r}; there is {', '.join(victims)}")
     for contract in values["contracts"]:
@@ -150,8 +164,9 @@ def _cells(
                 targets=values.get("targets", "all"),
                 public=values.get("public", False),
                 parameters=values.get("parameters", {}),
+                given=check_given(values["given"], split_named(victims[values["victim"]].split)) if given else {},
             )
-            make_method(method, cell.settings(), Path())
+            make_method(method, cell.settings(), Path(), Path() if given else None)
             yield cell
 
 

@@ -44,8 +44,8 @@ def view_of(network: nn.Module, *, device: str = "cpu", batch: int = 256) -> Cal
     """How a network sees pictures: (N, C, H, W) in [0, 1] -> (N, K), whom of the K people it knows each one shows.
 
     Softmax of the mean of the logits of a picture and of its mirror image. On line-ups of real held-out photos these
-    answered better than logits and penultimate features did (of those that show the person: all, against 98 to 99%
-    and 92 to 95%). The network must be in evaluation mode.
+    answered better than logits and penultimate features did: of those that show the person 99.8 to 100% over three
+    networks, against 98 to 99% and 92 to 95%. The network must be in evaluation mode.
     """
     if network.training:
         raise ValueError("the evaluation network is in training mode; call eval() on it first")

@@ -38,6 +38,7 @@ from referee.campaign import Plan, PlannedCell
 from referee.cell import Cell
 from referee.figures import FIGURES, figures_of, trainings_of
 from referee.figures.attributes import PAPER
+from referee.given import BlurredPhotos, blurred_photos, write_images
 from referee.judge import Judge
 from referee.processes import OracleProcess, run_attacker
 from referee.report import Campaign, Section, write_report
@@ -90,8 +91,17 @@ class Results:
 
     def attacker_arrays(self, cell: Cell) -> Path:
         """The reconstructions file of a finished cell, with what the method left beside its images."""
-        planned = next(p for p in self.plan.cells if (p.name, p.seed) == (cell.name, cell.seed))
-        return self.attacker_folder(planned) / "reconstructions.npz"
+        return self.attacker_folder(self.planned(cell)) / "reconstructions.npz"
+
+    def given(self, planned: PlannedCell) -> BlurredPhotos:
+        """The photos that are handed to the attacker in this cell, and who is on them."""
+        judge = self.judge(planned.victim.split)
+        model = self.target_model(planned.victim.name, "cpu")
+        return blurred_photos(judge.split, judge.faces, model, **planned.given)
+
+    def planned(self, cell: Cell) -> PlannedCell:
+        """Where a finished cell stands in the plan."""
+        return next(p for p in self.plan.cells if (p.name, p.seed) == (cell.name, cell.seed))
 
     def finished(self, planned: PlannedCell) -> Cell | None:
         """The cell's result, if the one on disk is of just this cell."""
@@ -103,7 +113,7 @@ class Results:
             and found.split == planned.victim.split
             and found.method == planned.method
             and found.contract == json.loads(json.dumps(planned.contract.as_dict()))
-            and {name: found.parameters.get(name) for name in planned.parameters} == dict(planned.parameters)
+            and {name: found.parameters.get(name) for name in planned.described} == planned.described
         )
         return found if same else None
 
@@ -184,6 +194,8 @@ def _run_cell(results: Results, planned: PlannedCell, address: str, quiet: bool)
     arguments = [planned.method, "--targets", planned.targets, "--seed", str(planned.seed), "--out", str(folder)]
     arguments += [word for setting in planned.settings() for word in ("--set", setting)]
     arguments += ["--public", str(public)] if planned.public else []
+    given = results.given(planned) if planned.given else None
+    arguments += ["--given", str(write_images(given.images, folder / "given.npy"))] if given else []
     arguments += ["--device", results.device]
     status, words = run_attacker(
         address, token, arguments, folder=folder, denied=[results.root, results.out / "referee"], quiet=quiet
@@ -197,7 +209,7 @@ def _run_cell(results: Results, planned: PlannedCell, address: str, quiet: bool)
         "split": split,
         "victim": planned.victim.name,
         "method": planned.method,
-        "parameters": dict(planned.parameters),
+        "parameters": planned.described,
         "seed": planned.seed,
         "contract": planned.contract.as_dict(),
         "rows_ledger": rows,
@@ -215,6 +227,7 @@ def _run_cell(results: Results, planned: PlannedCell, address: str, quiet: bool)
     run = json.loads((folder / "run.json").read_text())
     with np.load(folder / "reconstructions.npz", allow_pickle=False) as arrays:
         images, marks, targets = arrays["images"], arrays["marks"], arrays["targets"]
+    targets = given.people[targets] if given else targets
     flat = images.reshape(-1, *images.shape[2:])
     scores = judge.score(flat, np.tile(targets, len(marks)), results.target_model(planned.victim.name))
     shaped = {name: values.reshape(len(marks), len(targets)) for name, values in vars(scores).items()}

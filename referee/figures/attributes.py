@@ -73,10 +73,10 @@ def _samples(result: Result) -> Iterable[Figure]:
     for label in result.guesses:
         inside, outside = (result.rates(label, inside=side).accuracy for side in (True, False))
         name = f"{place}{kind}/{label}"
-        yield from _mean(f"{name}/inside_minus_outside", inside - outside, result)
         yield from _mean(f"{name}/accuracy_inside", inside, result)
         yield from _mean(f"{name}/accuracy_outside", outside, result)
         if baseline and label != baseline:
+            yield from _mean(f"{name}/inside_minus_outside", inside - outside, result)
             gained = inside - result.rates(baseline).accuracy
             yield from _mean(f"{name}/inside_minus_baseline", gained, result)
 

@@ -25,7 +25,7 @@ def deblurring_figures(results: Results, cells: list[Cell]) -> list[Figure]:
     for cell in cells:
         if cell.method != "deblur":
             continue
-        judge, given = results.judge(cell.split), results.given_photos(cell)
+        judge, given = results.judge(cell.split), results.given(results.planned(cell))
         with np.load(results.attacker_arrays(cell)) as arrays:
             label = arrays["extra_label"]
         inside = given.people < len(judge.split.private)

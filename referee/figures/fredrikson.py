@@ -38,7 +38,7 @@ _ROUNDING = (None, 0.001, 0.005, 0.01, 0.05, 0.1)  # Figure 12
 def figures(results: Results, cells: list[Cell]) -> list[Figure]:
     """All that the finished cells and experiments allow; `results` gives models and private data."""
     done = [cell for cell in cells if cell.status == "done"]
-    found = attribute_figures(results.experiments()) if results.plan.experiments else []
+    found = attribute_figures(results.attributes())
     if done:
         found += _errors(results)
     for model in _ARCHITECTURES:

@@ -247,7 +247,7 @@ def threshold_on_real(similarity: np.ndarray, truth: np.ndarray, false_alarms: f
         truth: (Q,) right answers, some of them ``NOT_PRESENT``.
         false_alarms: the lowest threshold at which at most this share of the line-ups without the person is answered
             with somebody. None: the middle of the widest range with the largest accuracy. Real photos are easy, so two
-            or three odd ones decide that (0.24 to 0.65 where 0.01 gives 0.07 to 0.11), and fewer pictures are named.
+            or three odd ones decide that (0.24 to 0.65 where 0.01 gives 0.06 to 0.13), and fewer pictures are named.
 
     Raises:
         ValueError: no line-up without the person, or a share outside 0..1.

