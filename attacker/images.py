@@ -34,7 +34,8 @@ def read_images(path: Path | None, oracle: Oracle) -> np.ndarray:
     low, high = float(images.min()), float(images.max())
     if low < oracle.low or high > oracle.high:
         raise ValueError(
-            f"{path} holds values from {low:g} to {high:g}, the model takes {oracle.low:g} to {oracle.high:g}: scale them"
+            f"{path} holds values from {low:g} to {high:g}, the model takes {oracle.low:g} to {oracle.high:g}:"
+            " scale them"
         )
     return np.array(images)
 

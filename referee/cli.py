@@ -22,6 +22,7 @@ from protos import archive
 from referee.campaign import CampaignError, read_plan
 from referee.cell import Cell
 from referee.judge import Judge
+from referee.lineups import score_answers
 from referee.processes import ProcessError
 from referee.report import Campaign, print_report, tables
 from referee.run import report_campaign, run_campaign
@@ -85,7 +86,9 @@ def report(campaign: Path, out: Path, device: str, private_images: bool, markdow
         )
     if markdown:
         columns = ["contract", "method", "top1", "own", "others", "confidence", "rows_ledger", "bits", "status"]
-        click.echo(tables.markdown(tables.build(cells, view), columns))
+        if cells:
+            click.echo(tables.markdown(tables.build(cells, view), columns))
+        click.echo(tables.figures_markdown(view))
     else:
         _show(cells, view, out)
 
@@ -115,6 +118,21 @@ def score(folder: Path, split: str, root: Path, model: str, device: str) -> None
             scores = judge.score(made, targets, target)
             figures = (scores.top1, scores.top5, scores.own, scores.others, scores.confidence)
             table.add_row(f"{mark:,.0f}", *(f"{values.mean():.3f}" for values in figures))
+    Console().print(table)
+
+
+@main.command(epilog="Example: referee answers runs/fredrikson2015/lineups/softmax")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def answers(folder: Path) -> None:
+    """Rates of the line-ups in FOLDER once somebody has filled in its answers.csv."""
+    with _one_sentence(folder):
+        rates = score_answers(folder)
+    table = Table()
+    for title in ("questions", "right", "95%"):
+        table.add_column(title)
+    for name in ("overall", "identified", "excluded", "controls"):
+        if (rate := getattr(rates, name)) is not None:
+            table.add_row(name, f"{rate.value:.3f}", f"{rate.low:.3f} to {rate.high:.3f}")
     Console().print(table)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from attacker.attacks.deblur import Deblur
 from attacker.attacks.equation_solving import EquationSolving
+from attacker.attacks.estimated_gradient import EstimatedGradient
 from attacker.attacks.ideal_model import IdealModel
 from attacker.attacks.map_inversion import MapInversion
 from attacker.attacks.marginal_mode import MarginalMode
 from attacker.attacks.mi_face import MIFace
+from attacker.attacks.mi_face_code import MIFaceCode
 from attacker.attacks.numeric import Numeric
 from attacker.attacks.random_draws import RandomDraws
 from attacker.attacks.random_guess import RandomGuess
@@ -16,9 +19,12 @@ from attacker.attacks.white_box_counts import WhiteBoxCounts
 
 __all__ = [
     "METHODS",
+    "Deblur",
     "EquationSolving",
+    "EstimatedGradient",
     "IdealModel",
     "MIFace",
+    "MIFaceCode",
     "MapInversion",
     "MarginalMode",
     "Numeric",
@@ -29,7 +35,10 @@ __all__ = [
 
 METHODS: dict[str, type[Any]] = {
     "mi_face": MIFace,
+    "mi_face_code": MIFaceCode,
     "numeric": Numeric,
+    "estimated_gradient": EstimatedGradient,
+    "deblur": Deblur,
     "equation_solving": EquationSolving,
     "random_draws": RandomDraws,
     "map_inversion": MapInversion,

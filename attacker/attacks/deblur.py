@@ -94,9 +94,7 @@ class Deblur:
 class _WithPhoto(WhiteBox):
     """Line 2 with AUXTERM: row n belongs to the photo y[owner[n]]."""
 
-    def __init__(
-        self, model: nn.Module, labels: Tensor, y: Tensor, owner: Tensor, sigma: float, weight: float
-    ) -> None:
+    def __init__(self, model: nn.Module, labels: Tensor, y: Tensor, owner: Tensor, sigma: float, weight: float) -> None:
         super().__init__(model, labels.tolist())
         (self._A, left), (self._B, right) = (_blur(side, sigma) for side in y.shape[2:])
         self._y, self._owner, self._w = left @ y @ right.T, owner, weight / y[0].numel()
@@ -118,5 +116,5 @@ def _blur(n: int, sigma: float) -> tuple[Tensor, Tensor]:
         raise ValueError(f"sigma={sigma} must be above 0, and three times as wide less than the image's {n} pixels")
     columns = gaussian_blur(torch.eye(n, dtype=torch.float64)[None], [2 * reach + 1, 1], [sigma, sigma])[0]
     U, S, Vh = torch.linalg.svd(columns.T)
-    k = int((S > _SHARE * S[0]).sum())
+    k = int((_SHARE * S[0] < S).sum())
     return (S[:k, None] * Vh[:k]).float(), U[:, :k].T.float().contiguous()

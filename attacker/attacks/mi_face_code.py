@@ -14,7 +14,7 @@ countermeasures", CCS 2015, section 5.2, Algorithm 2 and Figure 7.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -66,7 +66,8 @@ class MIFaceCode(MIFace):
         encoder, decoder, classifier = (oracle.model(part) for part in ("encoder", "decoder", "classifier"))
 
         def decode(x: Tensor) -> Tensor:  # Algorithm 2, the first line
-            return decoder(x).clamp(oracle.low, oracle.high)
+            image: Tensor = decoder(x).clamp(oracle.low, oracle.high)
+            return image
 
         def cleaned(images: Tensor) -> Tensor:  # the second and the third
             return clean(images, self.denoise, self.sharpen, oracle.low, oracle.high)
@@ -75,7 +76,8 @@ class MIFaceCode(MIFace):
             if i % self.process_every:
                 return x
             with torch.no_grad():
-                return encoder(cleaned(decode(x))).clamp(0, 1)
+                code: Tensor = encoder(cleaned(decode(x))).clamp(0, 1)
+                return code
 
         with torch.no_grad():
             first = encoder(x0[None]).clamp(0, 1).expand(len(targets), -1)
@@ -101,7 +103,7 @@ def clean(images: Tensor, denoise: float, sharpen: float, low: float, high: floa
     return torch.from_numpy(np.asarray(x, np.float32)).clamp(low, high)
 
 
-def _filters():  # type: ignore[no-untyped-def]
+def _filters() -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
     """scikit-image's two filters, imported only where they are used: an attacker without them has the other methods."""
     try:
         from skimage.filters import unsharp_mask

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["NETWORKS", "lineup_figures"]
 
 NETWORKS = (0, 1, 2)  # seeds of the evaluation networks that answer
+_QUESTIONS = 24  # of each person to the networks: which photos are drawn matters less than in the three for people
 _SPLIT = "att40"  # the only split whose people all have unseen photos and enough others beside them
 _PAPER = {  # Figure 9 and section 5.2.2, all answers and majority; what the text states
     "lineup/softmax/majority/overall": 0.75,
@@ -55,8 +56,9 @@ def lineup_figures(results: Results, cells: list[Cell]) -> list[Figure]:
     found = []
     for model, cell in asked.items():
         people = np.array(judge.split.private)[cell.targets]
-        lineups = make_lineups(cell.images[-1], people, photos, owners, *rows, seed=0)
-        write_lineups(results.out / "lineups" / model, lineups, f"{judge.faces.credit} {judge.faces.terms}")
+        drawn = (cell.images[-1], people, photos, owners, *rows)
+        write_lineups(results.out / "lineups" / model, make_lineups(*drawn, seed=0), judge.faces.credit)
+        lineups = make_lineups(*drawn, seed=0, per_target=_QUESTIONS)
         answers = np.stack([answer(ask(view, lineups), limit) for view, limit in zip(views, limits, strict=True)])
         found += _figures(model, cell, lineups, panel(answers, lineups))
     return found

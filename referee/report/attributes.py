@@ -89,8 +89,8 @@ def _whole(results: Sequence[Result], paper: dict[str, tuple[float, float, float
 
 
 def _reversed(result: Result) -> bool:
-    """Whether the black box has the higher precision, which the paper finds for the white box."""
-    if not {"whitebox", "blackbox"} <= result.guesses.keys():
+    """Whether on an unpruned tree the black box has the higher precision, which the paper finds for the white box."""
+    if result.model != "unpruned" or not {"whitebox", "blackbox"} <= result.guesses.keys():
         return False
     white, black = (_number(result.mean(label, "precision")) for label in ("whitebox", "blackbox"))
     return white is not None and black is not None and black > white
@@ -157,6 +157,7 @@ def _sampled(results: Sequence[Result]) -> Section:
         f"{_kind(result)}: {result.samples} models, accuracy {_text(mean_over(result.fit_inside))} inside and"
         f" {_text(mean_over(result.fit_outside))} outside"
         for result in results
+        if result.definition["confusion"] == "training"
     )
     share = f"{100 * float(first.definition['fraction']):g}%"
     words = f"Models grown on stratified samples of {share} of {len(first.truth):,} people. {models}."

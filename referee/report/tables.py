@@ -18,7 +18,7 @@ from referee.metrics import Interval, clustered_interval
 from referee.report import labels
 from referee.report.context import Campaign, Reference
 
-__all__ = ["Row", "build", "figure_rows", "markdown", "texts"]
+__all__ = ["Row", "build", "figure_rows", "figures_markdown", "markdown", "texts"]
 
 Kind = Literal["attack", "floor", "ceiling"]
 HEADS = {
@@ -192,6 +192,23 @@ def markdown(rows: Sequence[Row], columns: Sequence[str] = tuple(HEADS), heads: 
         ["---" if column in LEFT else "---:" for column in columns],
         *[[texts(row)[column].replace("|", "\\|") for column in columns] for row in rows],
     ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def figures_markdown(campaign: Campaign) -> str:
+    """The named figures as a Markdown table."""
+    heads = {
+        "name": "Figure",
+        "value": "Value",
+        "interval": "95%",
+        "bound": "Bound",
+        "paper": "Paper",
+        "result": "Result",
+    }
+    lines = [list(heads.values()), ["---", "---:", "---:", "---:", "---:", "---"]]
+    for row in figure_rows(campaign):
+        cells = row | {"name": f"`{row['name']}`", "value": f"{row['value']} {row['unit']}".strip()}
+        lines.append([cells[key] for key in heads])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
