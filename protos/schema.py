@@ -62,8 +62,8 @@ class Feature:
     def from_dict(cls, values: Mapping[str, Any]) -> Feature:
         """The inverse of `as_dict`; `ValueError` for anything else."""
         try:
-            known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-            return cls(**known)
+            plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            return cls(**plain)  # type: ignore[arg-type]
         except (AttributeError, TypeError) as error:
             raise ValueError(f"no description of a feature: {error}") from error
 

@@ -19,103 +19,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from attacker.cli import REFUSED
 from oracle_server.capacity import capacity_bits
 from oracle_server.contracts import contract_message
-from oracle_server.models.neural import choose_device
-from oracle_server.models.repository import Repository
 from oracle_server.operator import open_operator
 from oracle_server.victims.hosting import train_and_host
-from protos import archive
 from protos.mirage.v1 import admin_pb2
 from referee import cell as cells
-from referee.attribute_results import Result
 from referee.attribute_runs import not_run, run_missing
-from referee.attributes import find_result
 from referee.campaign import Plan, PlannedCell
 from referee.cell import Cell
 from referee.figures import FIGURES, figures_of, trainings_of
 from referee.figures.attributes import PAPER
-from referee.given import BlurredPhotos, blurred_photos, write_images
-from referee.judge import Judge
+from referee.given import write_images
 from referee.processes import OracleProcess, run_attacker
 from referee.report import Campaign, Section, write_report
 from referee.report.attributes import attribute_sections
+from referee.results import Results
 from referee.training import Training, train_ahead
 
-__all__ = ["Results", "report_campaign", "run_campaign"]
+__all__ = ["report_campaign", "run_campaign"]
 
 Say = Callable[[str], None]
-
-
-class Results:
-    """A campaign's folder, its judges and what is finished in it."""
-
-    def __init__(self, plan: Plan, out: Path, device: str) -> None:
-        self.plan = plan
-        self.out = out
-        self.device = str(choose_device(device))
-        self.root = out / "victim"
-        self.repository = Repository(self.root)
-        self._judges: dict[str, Judge] = {}
-        self._models: dict[tuple[str, str], nn.Module] = {}
-
-    def judge(self, split: str) -> Judge:
-        if split not in self._judges:
-            self._judges[split] = Judge(split, self.device)
-        return self._judges[split]
-
-    def target_model(self, victim: str, device: str | None = None) -> nn.Module:
-        """The target itself, on the campaign's device or another: no contract stands between it and the referee."""
-        path = self.repository.archive(self.repository.card(victim))
-        place = (victim, device or self.device)
-        if place not in self._models:
-            self._models[place] = archive.load(path, place[1])
-        return self._models[place]
-
-    def public(self, split: str) -> Path:
-        return self.judge(split).publish(self.out / "public" / split)
-
-    def attributes(self) -> list[Result]:
-        """The results of the experiments on tables that are finished, in the campaign's order."""
-        found = [find_result(experiment, self.out) for experiment in self.plan.attributes]
-        return [result for result in found if result is not None]
-
-    def cell_folder(self, planned: PlannedCell) -> Path:
-        return self.out / "referee" / "cells" / planned.folder
-
-    def attacker_folder(self, planned: PlannedCell) -> Path:
-        return self.out / "attacker" / planned.folder
-
-    def attacker_arrays(self, cell: Cell) -> Path:
-        """The reconstructions file of a finished cell, with what the method left beside its images."""
-        return self.attacker_folder(self.planned(cell)) / "reconstructions.npz"
-
-    def given(self, planned: PlannedCell) -> BlurredPhotos:
-        """The photos that are handed to the attacker in this cell, and who is on them."""
-        judge = self.judge(planned.victim.split)
-        model = self.target_model(planned.victim.name, "cpu")
-        return blurred_photos(judge.split, judge.faces, model, **planned.given)
-
-    def planned(self, cell: Cell) -> PlannedCell:
-        """Where a finished cell stands in the plan."""
-        return next(p for p in self.plan.cells if (p.name, p.seed) == (cell.name, cell.seed))
-
-    def finished(self, planned: PlannedCell) -> Cell | None:
-        """The cell's result, if the one on disk is of just this cell."""
-        found = cells.find(self.cell_folder(planned))
-        if found is None:
-            return None
-        same = (
-            found.victim == planned.victim.name
-            and found.split == planned.victim.split
-            and found.method == planned.method
-            and found.contract == json.loads(json.dumps(planned.contract.as_dict()))
-            and {name: found.parameters.get(name) for name in planned.described} == planned.described
-        )
-        return found if same else None
 
 
 def run_campaign(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from referee.cell import Cell
-from referee.figures import demo
+from referee.figures import demo, fredrikson
 from referee.report import Figure
 from referee.training import Training
 
 if TYPE_CHECKING:
-    from referee.run import Results
+    from referee.results import Results
 
 __all__ = ["FIGURES", "figures_of", "trainings_of"]
 
-FIGURES = {"demo": demo}
+FIGURES = {"demo": demo, "fredrikson": fredrikson}
 
 
 def figures_of(results: Results, cells: list[Cell]) -> list[Figure]:

@@ -12,7 +12,7 @@ from referee.metrics.recognition import recognise
 from referee.report import Figure
 
 if TYPE_CHECKING:
-    from referee.run import Results
+    from referee.results import Results
 
 __all__ = ["deblurring_figures"]
 

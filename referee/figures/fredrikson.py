@@ -20,7 +20,7 @@ from referee.report import Figure
 from referee.training import Training
 
 if TYPE_CHECKING:
-    from referee.run import Results
+    from referee.results import Results
 
 __all__ = ["figures", "trainings"]
 

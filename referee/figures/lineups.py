@@ -24,7 +24,7 @@ from referee.metrics.lineup import (
 from referee.report import Figure
 
 if TYPE_CHECKING:
-    from referee.run import Results
+    from referee.results import Results
 
 __all__ = ["NETWORKS", "lineup_figures"]
 
