@@ -34,7 +34,7 @@ from referee.figures import FIGURES, figures_of, trainings_of
 from referee.figures.attributes import PAPER
 from referee.given import write_images
 from referee.processes import OracleProcess, run_attacker
-from referee.report import Campaign, Section, write_report
+from referee.report import Campaign, Figure, Section, write_report
 from referee.report.attributes import attribute_sections
 from referee.results import Results
 from referee.training import Training, train_ahead
@@ -208,16 +208,16 @@ def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
             results.target_model(victim.name), results.public(victim.split)
         )
     ]
-    attributes = results.attributes()
+    attributes, figures = results.attributes(), figures_of(results, finished)
     return Campaign(
         title=results.plan.title,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=command,
         splits=[results.judge(split).view() for split in splits],
         references=references,
-        figures=figures_of(results, finished),
+        figures=figures,
         notes=not_run(results.plan.attributes, results.out),
-        sections=[*_sections(results, finished), *attribute_sections(attributes, PAPER)],
+        sections=[*_sections(results, finished, figures), *attribute_sections(attributes, PAPER)],
         credits=list(dict.fromkeys(result.credit for result in attributes)),
         versions={
             "mirage-range": version("mirage-range"),
@@ -227,7 +227,7 @@ def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
     )
 
 
-def _sections(results: Results, finished: list[Cell]) -> list[Section]:
+def _sections(results: Results, finished: list[Cell], figures: list[Figure]) -> list[Section]:
     """What the figures of the campaign show beside their values, if they do: `sections` of their file."""
     show = getattr(FIGURES.get(results.plan.figures), "sections", None)
-    return [] if show is None else list(show(results, finished))
+    return [] if show is None else list(show(results, finished, figures))

@@ -170,7 +170,8 @@ def _components(public: Path | None, oracle: Oracle) -> Tensor:
     if len(images) < 2:
         raise ValueError(f"{public}/images.npy holds one image, a basis needs two: use 'random' or 'blocks'")
     _, S, Vh = torch.linalg.svd(images - images.mean(0), full_matrices=False)
-    return Vh[1e-5 * S[0] < S] * images.shape[1] ** 0.5
+    basis: Tensor = Vh[1e-5 * S[0] < S] * images.shape[1] ** 0.5
+    return basis
 
 
 def _tiles(shape: tuple[int, ...], k: int, rng: np.random.Generator) -> Tensor:

@@ -96,7 +96,8 @@ def clean(images: Tensor, denoise: float, sharpen: float, low: float, high: floa
     if denoise > 0:
         h = denoise * (high - low)
         windows = {"patch_size": _PATCH, "patch_distance": _DISTANCE, "h": h, "fast_mode": True, "channel_axis": 0}
-        x = np.stack([denoise_nl_means(image, **windows) for image in x])  # the library takes one at a time
+        cleaner = [denoise_nl_means(image, **windows) for image in x]  # the library takes one at a time
+        x = np.stack(cleaner).reshape(x.shape)
     if sharpen > 0:
         planes = x.reshape(-1, *x.shape[2:])
         x = unsharp_mask(planes, _RADIUS, sharpen, preserve_range=True, channel_axis=0).reshape(x.shape)

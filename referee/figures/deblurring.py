@@ -14,7 +14,7 @@ from referee.report import Figure
 if TYPE_CHECKING:
     from referee.results import Results
 
-__all__ = ["deblurring_figures"]
+__all__ = ["deblurred", "deblurring_figures"]
 
 NOBODY = -1  # the attack's label for somebody whom the model does not know
 
@@ -44,3 +44,20 @@ def deblurring_figures(results: Results, cells: list[Cell]) -> list[Figure]:
             extra = {"photos": int((~inside).sum()), "people": len(np.unique(given.people[~inside]))}
             found.append(rate(f"{place}/nobody", (label == NOBODY)[~inside], given.people[~inside], extra=extra))
     return found
+
+
+def deblurred(
+    results: Results, cells: list[Cell]
+) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray, list[str], list[bool]]]:
+    """For each cell of the attack its name, photos as given, made of them, as they were, words, and what is right."""
+    shown = []
+    for cell in cells:
+        if cell.method == "deblur":
+            given = results.given(results.planned(cell))
+            with np.load(results.attacker_arrays(cell)) as arrays:
+                label = arrays["extra_label"]
+            words = ["nobody" if person == NOBODY else f"person {person}" for person in label.tolist()]
+            outside = given.people >= len(results.judge(cell.split).split.private)
+            right = np.where(outside, label == NOBODY, label == given.people)
+            shown.append((cell.name, given.images, cell.images[-1], given.photos, words, right.tolist()))
+    return shown

@@ -13,16 +13,17 @@ from oracle_server.victims.splits import class_of
 from referee.cell import Cell
 from referee.figures.attributes import attribute_figures
 from referee.figures.common import best_white_box, counts_equal, model_of, rate
-from referee.figures.deblurring import deblurring_figures
+from referee.figures.deblurring import deblurred, deblurring_figures
 from referee.figures.lineups import NETWORKS, lineup_figures
 from referee.metrics.calibration import calibration
-from referee.report import Figure
+from referee.report import Figure, Section
+from referee.report.faces import deblurring_section, lineup_section, rounding_section, time_section
 from referee.training import Training
 
 if TYPE_CHECKING:
     from referee.results import Results
 
-__all__ = ["figures", "trainings"]
+__all__ = ["figures", "sections", "trainings"]
 
 _SPLITS = range(5)  # random 7/3 splits for the test error
 _ARCHITECTURES = {"softmax": "softmax_regression", "mlp": "mlp", "dae": "autoencoder"}
@@ -159,3 +160,25 @@ def _rounding(results: Results, model: str, cells: list[Cell]) -> list[Figure]:
             Figure(f"{name}/calibration_error", honest.calibration_error, extra={"brier": honest.brier}),
         ]
     return found
+
+
+def sections(results: Results, cells: list[Cell], found: list[Figure]) -> list[Section]:
+    """What the report shows of these figures beside the cells."""
+    done = [cell for cell in cells if cell.status == "done"]
+    models = list(_ARCHITECTURES)
+    return [
+        *time_section(found, "fredrikson", models),
+        *lineup_section(found, "fredrikson", models),
+        *deblurring_section(found, "fredrikson", deblurred(results, done)),
+        *rounding_section(found, "fredrikson", {model: _rounded(model, done) for model in models}),
+    ]
+
+
+def _rounded(model: str, cells: list[Cell]) -> dict[str, str]:
+    """For each contract with scores, how many people the best attack through it recovers."""
+    best: dict[str, float] = {}
+    for cell in cells:
+        contract = cell.name.rpartition("/")[2]
+        if model_of(cell) == model and cell.contract["access"] == "scores":
+            best[contract] = max(best.get(contract, 0.0), float(cell.top1[-1].mean()))
+    return {contract: f"{share:.3f}" for contract, share in best.items()}

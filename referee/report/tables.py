@@ -74,6 +74,7 @@ class Row:
 
 def build(cells: Sequence[Cell], campaign: Campaign) -> list[Row]:
     """All rows: for each split its floors and ceilings, then its contracts, all in order of appearance."""
+    cells = [cell for cell in cells if cell.method not in campaign.told_methods]
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     words = labels.contract_labels([cell.contract for cell in cells])
     contracts = {cell.name: label for cell, label in zip(cells, words, strict=True)}
