@@ -65,7 +65,7 @@ class Deblur:
     momentum: float = 0.8
     sigma: float = 10.0
     weight: float = 1000.0
-    threshold: float = 0.5
+    threshold: float = 0.0015
     given: Path | None = None
 
     def entries(self) -> int:
@@ -79,14 +79,14 @@ class Deblur:
         model, T, C = oracle.model(), len(y), oracle.classes
         descent = MIFace(self.max_steps, self.max_steps + 1, 1.0, self.step, momentum=self.momentum)
         images, cost, steps = torch.empty_like(y), np.empty((T, C)), np.empty((T, C), np.int64)
-        for part in torch.arange(T).split(max(1, _MOST_ROWS // C)):
+        for part in np.split(np.arange(T), range(most := max(1, _MOST_ROWS // C), T, most)):
             owner = torch.arange(len(part)).repeat_interleave(C)
             f = _WithPhoto(model, torch.arange(C).repeat(len(part)), y[part], owner, self.sigma, self.weight)
             *_, last = descent.descend_each(f, y[part][owner], oracle.low, oracle.high)
             x = torch.from_numpy(last.images)
             cost[part] = f.cost(x, torch.arange(len(x))).reshape(-1, C).numpy()
             steps[part] = last.extras["steps"].reshape(-1, C)
-            images[part] = x.reshape(-1, C, *y.shape[1:])[torch.arange(len(part)), cost[part].argmin(1)]
+            images[part] = x.reshape(-1, C, *y.shape[1:])[np.arange(len(part)), cost[part].argmin(1)]
         label = np.where(cost.min(1) <= self.threshold, cost.argmin(1), -1)
         yield Snapshot(images.numpy(), float(steps.max()), {"label": label, "cost": cost, "steps": steps})
 

@@ -183,6 +183,5 @@ def _tiles(shape: tuple[int, ...], k: int, rng: np.random.Generator) -> Tensor:
     c = (np.arange(W) + rng.integers(W)) % W * columns // W
     tile = r[:, None] * columns + c
     on = tile == np.arange(min(rows, k) * columns)[:, None, None]
-    return torch.from_numpy(
-        np.broadcast_to(on[:, None], (len(on), prod(shape[:-2]), H, W)).reshape(len(on), -1)
-    ).float()
+    everywhere = np.broadcast_to(on[:, None], (len(on), prod(shape[:-2]), H, W))  # in all channels
+    return torch.from_numpy(everywhere.reshape(len(on), -1).astype(np.float32))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
+
+from torch import nn
 
 from oracle_server.models.card import Card
 from oracle_server.models.importing import Draft, host
@@ -14,6 +17,14 @@ from oracle_server.victims.splits import load, split_named
 from oracle_server.victims.training import Epoch
 
 __all__ = ["train_and_host"]
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """A module whose parts are of use on their own: each is published as an archive beside the whole."""
+
+    def parts(self) -> Mapping[str, tuple[nn.Module, tuple[int, ...]]]:
+        """Modules by name, each with the shape of one of its rows."""
 
 
 def train_and_host(
@@ -28,7 +39,8 @@ def train_and_host(
     deterministic: bool = False,
     progress: Callable[[Epoch], None] | None = None,
 ) -> Card:
-    """Train (or find in the cache) and host. `split.json`, beside the archive, lists the rows that the model has seen.
+    """Train (or find in the cache) and host, with its parts. `split.json`, beside the archive, lists the rows that the
+    model has seen.
 
     Raises `ValueError` for an unknown architecture or split, `FileExistsError` for a version that is there already.
     """
@@ -45,7 +57,9 @@ def train_and_host(
         deterministic=deterministic,
         description=f"{architecture} on {split.name}: test error {error:.4f}; {faces.credit}",
     )
-    card = host(trained.module.cpu(), repository, draft)
+    module = trained.module.cpu()
+    parts = module.parts() if isinstance(module, Parted) else None
+    card = host(module, repository, draft, parts=parts)
     seen = {"split": split.name, "sha256": split.sha256(), "data_sha256": faces.sha256(), **split.index_lists()}
     (repository.archive(card).parent / "split.json").write_text(json.dumps(seen) + "\n")
     return card

@@ -10,10 +10,12 @@ from types import MappingProxyType
 from torch import nn
 
 from oracle_server.victims.augmentation import Augmentation
+from oracle_server.victims.autoencoder import Pretraining, StackedAutoencoder
 from oracle_server.victims.cnn import Cnn
+from oracle_server.victims.mlp import Mlp
 from oracle_server.victims.softmax_regression import SoftmaxRegression
 
-__all__ = ["ARCHITECTURES", "RECIPES", "Optimiser", "Recipe", "Schedule"]
+__all__ = ["ARCHITECTURES", "RECIPES", "Optimiser", "Pretraining", "Recipe", "Schedule"]
 
 
 class Optimiser(StrEnum):
@@ -42,6 +44,7 @@ class Recipe:
         weight_decay: as the optimiser understands it.
         patience: stop this many epochs after the training error last improved; None trains for all epochs.
         augmentation: applied to every batch; None leaves photos as they are.
+        pretraining: of each layer, before all else; None for a model that has none.
     """
 
     epochs: int
@@ -53,6 +56,7 @@ class Recipe:
     weight_decay: float = 0.0
     patience: int | None = None
     augmentation: Augmentation | None = None
+    pretraining: Pretraining | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate"):
@@ -69,6 +73,8 @@ class Recipe:
 ARCHITECTURES: Mapping[str, Callable[[int, tuple[int, ...]], nn.Module]] = MappingProxyType(
     {
         "softmax_regression": SoftmaxRegression,
+        "mlp": Mlp,
+        "autoencoder": StackedAutoencoder,
         "cnn": Cnn,
     }
 )
@@ -79,6 +85,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         # give larger weights: an inversion needs fewer steps then, and from a mean face it stalls more often. Weight
         # decay does the reverse, until the gradient is too small for confidence 0.99 within 5,000 steps.
         "softmax_regression": Recipe(epochs=400, batch_size=28, learning_rate=0.012, patience=100),
+        "mlp": Recipe(epochs=400, batch_size=28, learning_rate=0.005, patience=30),
+        "autoencoder": Recipe(
+            epochs=400,
+            batch_size=28,
+            learning_rate=0.01,
+            patience=30,
+            pretraining=Pretraining(epochs=20, batch_size=28, learning_rate=3e-3, corruption=0.3),
+        ),
         "cnn": Recipe(
             epochs=60,
             batch_size=28,

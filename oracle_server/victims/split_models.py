@@ -80,17 +80,19 @@ def evaluation_accuracy(evaluation: Trained, split: Split, faces: Faces | None =
 
 def random_split_errors(
     seeds: Iterable[int] = range(10),
+    architecture: str = "softmax_regression",
     *,
     faces: Faces | None = None,
     cache: Path | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Test errors of softmax regression over random splits, one for each seed; progress gets (seed, error)."""
+    """Test errors of an architecture over random splits, one for each seed; progress gets (seed, error)."""
     errors = []
     for seed in seeds:
         split = random_split(seed)
         faces = faces or load(split)
-        errors.append(target_error(train_target(split, faces=faces, seed=seed, cache=cache), split, faces))
+        trained = train_target(split, architecture, faces=faces, seed=seed, cache=cache)
+        errors.append(target_error(trained, split, faces))
         if progress is not None:
             progress(seed, errors[-1])
     return errors

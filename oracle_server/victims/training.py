@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from oracle_server.victims import cache as model_cache
 from oracle_server.victims.att import Faces
-from oracle_server.victims.recipes import ARCHITECTURES, RECIPES, Optimiser, Recipe, Schedule
+from oracle_server.victims.recipes import ARCHITECTURES, RECIPES, Optimiser, Pretraining, Recipe, Schedule
 from oracle_server.victims.splits import class_of, rows_sha256
 
 __all__ = ["CODE_VERSION", "CrossEntropy", "Epoch", "Loss", "Trained", "error_rate", "fit", "train_victim"]
@@ -48,6 +48,14 @@ class CrossEntropy:
     def __call__(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = module(inputs)
         return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
+
+
+@runtime_checkable
+class Pretrainable(Protocol):
+    """A module that learns from photos without labels before it learns from labels."""
+
+    def pretrain(self, images: Tensor, pretraining: Pretraining, draws: torch.Generator) -> None:
+        """Trains in place on images (N, C, H, W); all that is random comes from `draws`."""
 
 
 class Epoch(NamedTuple):
@@ -173,14 +181,18 @@ def fit(
     """Trains `module` in place on ``(N, C, H, W)`` images and ``(N,)`` labels; returns the last epoch's figures.
 
     Raises:
-        ValueError: the loss is no longer finite.
+        ValueError: the loss is no longer finite; a pre-training for a module that has none.
     """
+    if recipe.pretraining is not None and not isinstance(module, Pretrainable):
+        raise ValueError(f"{type(module).__name__} has no pre-training: leave `pretraining` out of its recipe")
     inputs, targets = torch.tensor(images, device=device), torch.tensor(labels, device=device)
     draws = torch.Generator().manual_seed(seed)
     optimiser, schedule = _optimiser(module, recipe, math.ceil(len(inputs) / recipe.batch_size))
     best, best_epoch, last = math.inf, 0, Epoch(0, recipe.epochs, math.inf, 1.0)
     module.train()
     with _seeded(seed, device):
+        if recipe.pretraining is not None and isinstance(module, Pretrainable):
+            module.pretrain(inputs, recipe.pretraining, draws)
         for epoch in range(1, recipe.epochs + 1):
             total, wrong = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
             for batch in torch.randperm(len(inputs), generator=draws).split(recipe.batch_size):

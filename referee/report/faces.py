@@ -43,14 +43,15 @@ def lineup_section(figures: Sequence[Figure], prefix: str, models: Sequence[str]
                 rows.append([model, words, *(_interval(rate) for rate in rates)])
     text = (
         "A reconstruction beside five photos: which shows the same person, or is the person not there? In 80% of the"
-        " questions one of the photos shows the person, a photo that no network has seen; the others are training photos"
-        " of other people. Three evaluation networks answer; the similarity below which they say that nobody is there was"
-        " fixed beforehand on real photos, at one false alarm in a hundred line-ups without the person. Random answers"
-        " are right in one of six."
+        " questions one of the photos shows the person, a photo that no network has seen; the others are training"
+        " photos of other people. Three evaluation networks answer; the similarity below which they say that nobody is"
+        " there was fixed beforehand on real photos, at one false alarm in a hundred line-ups without the person."
+        " Random answers are right in one of six."
     )
     warning = (
         "The networks know the people's training photos, and strangers' photos are training photos: line-ups with"
-        " strangers whom nobody has seen are harder for them. The same questions are in the folder lineups, for people to answer."
+        " strangers whom nobody has seen are harder for them. The same questions lie in the folder lineups, for people"
+        " to answer."
     )
     table = Table(["model", "answers", "overall", "identified", "excluded"], rows, left=2)
     return [Section("Line-ups (Figure 9)", [text, warning], [table])] if rows else []

@@ -1,14 +1,26 @@
-"""All methods in one table: what holds of every attack, whatever it does."""
+"""All methods on images in one table: what holds of every attack, whatever it does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from attacker.attacks import METHODS, EquationSolving, MIFace, Numeric, RandomDraws
+from attacker.attacks import (
+    METHODS,
+    Deblur,
+    EquationSolving,
+    EstimatedGradient,
+    MIFace,
+    MIFaceCode,
+    Numeric,
+    RandomDraws,
+)
 from attacker.needs import Needs, refuse
 from tests.toy import (
     FULL,
@@ -18,6 +30,7 @@ from tests.toy import (
     C,
     Contract,
     ToyOracle,
+    block_corner,
     blocks,
     confidences,
     finish,
@@ -34,6 +47,7 @@ class Case:
     one_at_a_time: bool = True  # the answer for a target does not depend on its companions
     uses_seed: bool = False
     beats: float = 0.9  # the confidence that every target of `blocks` reaches
+    uses_range: bool = True  # brighter than 1 where that is legal
 
     def __repr__(self) -> str:
         return f"{self.method}-{self.contract.access}-k={self.contract.top_k}-r={self.contract.round_to}"
@@ -48,22 +62,66 @@ CASES = [
     Case(EquationSolving(), FULL, beats=0.98),
     Case(EquationSolving(together=1), FULL, beats=0.98),
     Case(EquationSolving(density=0.25), Contract(round_to=0.001), uses_seed=True),
-    Case(RandomDraws(draws=2000), FULL, uses_seed=True),
-    Case(RandomDraws(draws=2000), Contract(top_k=1, round_to=0.1), uses_seed=True),
-    Case(RandomDraws(draws=2000), LABEL, uses_seed=True, beats=0.25),
+    Case(RandomDraws(draws=2000), FULL, uses_seed=True, uses_range=False),
+    Case(RandomDraws(draws=2000), Contract(top_k=1, round_to=0.1), uses_seed=True, uses_range=False),
+    Case(RandomDraws(draws=2000), LABEL, uses_seed=True, uses_range=False, beats=0.25),
+    Case(MIFace(step=0.1, cost="log", momentum=0.5), WEIGHTS, beats=0.99),
+    Case(Numeric(step=1.0, cost="log", max_steps=20), FULL),
+    Case(MIFaceCode(process=False), WEIGHTS, beats=0.99),
+    Case(MIFaceCode(process_every=20, denoise=0.01, max_steps=200), WEIGHTS),
+    Case(EstimatedGradient("basis", 12, 2000, step=0.1, start="zeros", momentum=0.0), FULL, beats=0.98),
+    Case(EstimatedGradient("blocks", 12, 2000, step=0.1, start="zeros"), FULL, uses_seed=True),
+    Case(EstimatedGradient("random", 12, 2000, step=0.1, start="zeros"), FULL, uses_seed=True, beats=0.98),
+    Case(EstimatedGradient("random", 12, 400, 0.5, 0.1, start="zeros"), Contract(round_to=0.01), uses_seed=True),
+    Case(Deblur(sigma=1.0, step=2.0, weight=1.0), WEIGHTS, uses_range=False),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=repr)
 
 
+class Oracle(ToyOracle):
+    """Its model publishes parts too: the code of an image is its pixels, moved to [0, 1]."""
+
+    def model(self, part: str = "") -> nn.Module:
+        whole, flat, wide = super().model(), nn.Flatten(), nn.Unflatten(1, self.input_shape)
+        width = self.high - self.low
+        into, out = _Line(1 / width, -self.low / width), _Line(width, self.low)
+        parts = {"encoder": (flat, into), "decoder": (out, wide), "classifier": (out, wide, whole)}
+        return nn.Sequential(*parts[part]) if part else whole
+
+
+class _Line(nn.Module):
+    def __init__(self, slope: float, level: float) -> None:
+        super().__init__()
+        self.slope, self.level = slope, level
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.slope * x + self.level
+
+
+@pytest.fixture
+def method(case: Case, tmp_path: Path) -> Any:
+    """The case's method with the files that it takes: public images, and a photo of each class of `blocks`."""
+    noise = np.random.default_rng(0).random((40, *SHAPE), np.float32)
+    np.save(tmp_path / "images.npy", noise)
+    photos = np.stack([block_corner(c).reshape(SHAPE) for c in range(C)]).astype(np.float32)
+    np.save(tmp_path / "photos.npy", 0.2 + 0.5 * photos)
+    names = {field.name for field in fields(case.method)}
+    files = {"public": tmp_path, "given": tmp_path / "photos.npy"}
+    if isinstance(case.method, RandomDraws):
+        return case.method
+    return replace(case.method, **{name: path for name, path in files.items() if name in names})
+
+
 def test_the_table_has_every_method() -> None:
-    assert {type(case.method) for case in CASES} == set(METHODS.values())
+    on_images = {method for method in METHODS.values() if "neural" in getattr(method, "models", ("neural",))}
+    assert {type(case.method) for case in CASES} == on_images
 
 
 @every_case
-def test_contract_of_an_attack(case: Case) -> None:
+def test_contract_of_an_attack(case: Case, method: Any) -> None:
     """Images in range, marks that rise and end at what was spent, more than nothing found, the need stated."""
-    oracle = ToyOracle(blocks(), SHAPE, case.contract)
-    snapshots = list(case.method.run(oracle, list(range(C)), 0))
+    oracle = Oracle(blocks(), SHAPE, case.contract)
+    snapshots = list(method.run(oracle, list(range(C)), 0))
     for snapshot in snapshots:
         assert snapshot.images.shape == (C, *SHAPE)
         assert snapshot.images.dtype == np.float32
@@ -71,29 +129,29 @@ def test_contract_of_an_attack(case: Case) -> None:
         assert snapshot.images.max() <= 1
     marks = [snapshot.mark for snapshot in snapshots]
     assert marks == sorted(set(marks))
-    if case.method.needs is Needs.WEIGHTS:
+    if method.needs is Needs.WEIGHTS:
         assert oracle.spent == 0
         assert marks[-1] == snapshots[-1].extras["steps"].max()
     else:
         assert marks[-1] == oracle.spent / C
     assert confidences(blocks(), snapshots[-1].images).min() > case.beats
-    assert refuse(case.method.needs, case.contract, C) is None
+    assert refuse(method.needs, case.contract, C) is None
     for name in ("kind", "paper"):
-        assert getattr(case.method, name)
+        assert getattr(method, name)
 
 
 @every_case
-def test_snapshots_are_copies(case: Case) -> None:
+def test_snapshots_are_copies(case: Case, method: Any) -> None:
     kept = []
-    for snapshot in case.method.run(ToyOracle(random_model(), SHAPE, case.contract), list(range(C)), 0):
+    for snapshot in method.run(Oracle(random_model(), SHAPE, case.contract), list(range(C)), 0):
         kept.append((snapshot, snapshot.images.copy()))
     assert all((snapshot.images == then).all() for snapshot, then in kept)
 
 
 @every_case
-def test_same_seed_same_result(case: Case) -> None:
+def test_same_seed_same_result(case: Case, method: Any) -> None:
     first, again, other = (
-        finish(case.method, ToyOracle(random_model(), SHAPE, case.contract), seed=seed) for seed in (1, 1, 2)
+        finish(method, Oracle(random_model(), SHAPE, case.contract), seed=seed) for seed in (1, 1, 2)
     )
     assert (first.images == again.images).all()
     assert first.mark == again.mark
@@ -101,22 +159,22 @@ def test_same_seed_same_result(case: Case) -> None:
 
 
 @every_case
-def test_batch_of_targets_equals_one_at_a_time(case: Case) -> None:
+def test_batch_of_targets_equals_one_at_a_time(case: Case, method: Any) -> None:
     model = random_model()
-    together = finish(case.method, ToyOracle(model, SHAPE, case.contract))
+    together = finish(method, Oracle(model, SHAPE, case.contract))
     for target in range(C):
-        alone = finish(case.method, ToyOracle(model, SHAPE, case.contract), [target])
+        alone = finish(method, Oracle(model, SHAPE, case.contract), [target])
         np.testing.assert_allclose(alone.images[0], together.images[target], atol=1e-4)
     order = [2, 0, 3, 1]
-    turned = finish(case.method, ToyOracle(model, SHAPE, case.contract), order)
+    turned = finish(method, Oracle(model, SHAPE, case.contract), order)
     np.testing.assert_allclose(turned.images, together.images[order], atol=1e-4)
 
 
 @every_case
-def test_bounds_of_another_range(case: Case) -> None:
+def test_bounds_of_another_range(case: Case, method: Any) -> None:
     """The toy oracle refuses what is out of range; the first image is then the legal one nearest to zero."""
-    oracle = ToyOracle(random_model(spread=0.3), SHAPE, case.contract, low=-0.5, high=2.5)
-    last = finish(case.method, oracle)
+    oracle = Oracle(random_model(spread=0.3), SHAPE, case.contract, low=-0.5, high=2.5)
+    last = finish(method, oracle)
     assert last.images.min() >= -0.5
     assert last.images.max() <= 2.5
-    assert last.images.max() > 1 or isinstance(case.method, RandomDraws)
+    assert last.images.max() > 1 or not case.uses_range
