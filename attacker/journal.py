@@ -135,5 +135,10 @@ class Journal:
         self._answers[sequence] = (os.fstat(self._file.fileno()).st_size + _HEADER_BYTES, len(answer))
         self._append(b"A", sequence, answer)
 
+    def forget(self) -> None:
+        """Delete a file in which nothing was asked, so that the next run of its folder may be another."""
+        if not self._intents:
+            self._path.unlink(missing_ok=True)
+
     def close(self) -> None:
         self._file.close()

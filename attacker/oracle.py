@@ -136,6 +136,11 @@ class Oracle:
         self._folder, self.device = folder, device
         self._journal = Journal(folder / "journal.bin", run)
 
+    def forget(self) -> None:
+        """Leave no trace of a run that has asked nothing."""
+        if self._journal is not None:
+            self._journal.forget()
+
     @property
     def spent(self) -> int:
         return self.shared + self.spent_on.total()

@@ -124,6 +124,9 @@ def run(
             latest = snapshot
     except BudgetSpent as error:
         ended = f"budget: {error}"
+    except ValueError:  # bad input, seen before anything was asked: the corrected command may use the same folder
+        oracle.forget()
+        raise
     if latest is None:
         raise OracleError(f"the run ended before its first reconstruction ({ended}): ask for a larger budget")
     kept.append(latest)

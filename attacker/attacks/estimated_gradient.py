@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EstimatedGradient", "gradient"]
 
-Directions = Callable[[int, int, float], Tensor]  # of the step, K and the share of the rows spent: (at most K, d)
+Directions = Callable[[int, int], Tensor]  # of the step and K: (at most K, d)
 _RIDGE = 1e-6  # share of the probes' mean square that keeps the solution finite when two of them are the same
 
 
@@ -101,7 +101,7 @@ class EstimatedGradient:
         i = 0
         while True:
             k = min(self._at_once(left), (left - 2) // 2)  # a row is kept for the last image
-            U = draw(i, k, 1 - left / self.rows) if k > 0 else x.new_empty(0, len(x0))
+            U = draw(i, k) if k > 0 else x.new_empty(0, len(x0))
             reach = (h[live, None, None] * U).repeat(1, 2, 1)
             reach[:, len(U) :].neg_()
             ends = (x[live, None] + reach).clamp_(low, high)
@@ -132,15 +132,15 @@ class EstimatedGradient:
     def _directions(self, oracle: Oracle, seed: int) -> Directions:
         shape = tuple(oracle.input_shape)
         if self.estimator == "random":
-            return lambda i, k, spent: torch.randn(k, prod(shape), generator=torch.Generator().manual_seed(seed + i))
+            return lambda i, k: torch.randn(k, prod(shape), generator=torch.Generator().manual_seed(seed + i))
         if self.estimator == "basis":
             basis = _components(self.public, oracle)
-            return lambda i, k, spent: basis[:k]
+            return lambda i, k: basis[:k]
         if self.estimator != "blocks":
             raise ValueError(f"estimator={self.estimator!r} must be 'basis', 'blocks' or 'random'")
         if len(shape) < 2:
             raise ValueError(f"the model's inputs have shape {shape}: blocks need images, use estimator='random'")
-        return lambda i, k, spent: _tiles(shape, k, np.random.default_rng((seed, i)))
+        return lambda i, k: _tiles(shape, k, np.random.default_rng((seed, i)))
 
 
 def gradient(moved: Tensor, rise: Tensor) -> Tensor:

@@ -43,8 +43,10 @@ class MIFaceCode(MIFace):
     Differences from the reference:
     - The paper names neither the filters' strengths nor their windows.
     - With lambda = 0.1 PROCESS-DAE takes back what a step has won: the default step is large, `max_steps` small.
-    - `process_every` > 1 saves time: cleaning an image costs a hundred times as much as a step. The best iterate may
-      then be one that PROCESS-DAE has not seen, so images are cleaned once more before they are handed over.
+    - It comes after every tenth step. Cleaning an image costs a hundred times as much as a step, and after every single
+      one it does harm: of 30 people 0.47 were recognised then, 0.73 with the default, 0.70 without it (att30, from the
+      public mean). The best iterate may be one that PROCESS-DAE has not seen, so images are cleaned once more before
+      they are handed over.
     """
 
     kind: ClassVar[str] = "white box, gradient descent in a code"
@@ -54,7 +56,7 @@ class MIFaceCode(MIFace):
     step: float = 10.0
     cost: Cost = "log"
     process: bool = True
-    process_every: int = 1
+    process_every: int = 10
     denoise: float = 0.05
     sharpen: float = 1.0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -41,11 +42,12 @@ class Pretraining:
 
 
 class StackedAutoencoder(nn.Module):
-    r"""$z = V h_2 + c$ with $h_2 = \sigma(W_2 h_1 + b_2)$ and the code $h_1 = \sigma(W_1 x + b_1)$; no softmax at the end.
+    r"""$z = V h_2 + c$ with $h_2 = \sigma(W_2 h_1 + b_2)$ and the code $h_1 = \sigma(W_1 x + b_1)$; no softmax at the
+    end.
 
     Pre-training ties the decoder of each layer to its encoder, $\hat x = \sigma(W^T h + b')$, so noise that the start
-    left in $W$ shows in every reconstruction and is trained away: rows of $W$ come to look like parts of faces, which an
-    inversion follows. Fine-tuning then moves the encoder and leaves `decoder`, a copy of $W_1^T$ and $b'$, as it was
+    left in $W$ shows in every reconstruction and is trained away: rows of $W$ come to look like parts of faces, which
+    an inversion follows. Fine-tuning then moves the encoder and leaves `decoder`, a copy of $W_1^T$ and $b'$, as it was
     pre-trained. Small steps keep the two together: on the faces, the error of a decoded training photo grows by a
     twentieth.
 
@@ -63,16 +65,17 @@ class StackedAutoencoder(nn.Module):
             raise ValueError(f"hidden must be two numbers of at least 1, not {hidden}")
         pixels, code = prod(input_shape), hidden[0]
         self.input_shape, self.code = tuple(input_shape), code
-        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, code), nn.Sigmoid())
-        self.decoder = nn.Sequential(nn.Linear(code, pixels), nn.Sigmoid(), nn.Unflatten(1, self.input_shape))
-        self.classifier = nn.Sequential(nn.Linear(code, hidden[1]), nn.Sigmoid(), nn.Linear(hidden[1], classes))
-        first, second, output = self.encoder[1], self.classifier[0], self.classifier[2]
+        first, second = nn.Linear(pixels, code), nn.Linear(code, hidden[1])
+        output, back = nn.Linear(hidden[1], classes), nn.Linear(code, pixels)
         for layer, spread in ((first, pixels**-0.5), (second, code**-0.5), (output, 0.1)):
             nn.init.normal_(layer.weight, std=spread)
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
-            self.decoder[0].weight.copy_(first.weight.T)
-            self.decoder[0].bias.zero_()
+            back.weight.copy_(first.weight.T)
+            back.bias.zero_()
+        self.encoder = nn.Sequential(nn.Flatten(), first, nn.Sigmoid())
+        self.decoder = nn.Sequential(back, nn.Sigmoid(), nn.Unflatten(1, self.input_shape))
+        self.classifier = nn.Sequential(second, nn.Sigmoid(), output)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.encoder(images))
@@ -92,13 +95,14 @@ class StackedAutoencoder(nn.Module):
         Raises:
             ValueError: the loss is no longer finite.
         """
-        pixels = images.flatten(1)
-        bias = _denoise(self.encoder[1], pixels, pretraining, draws)
+        layers = self.encoder[1], self.decoder[0], self.classifier[0]
+        first, back, second = (cast(nn.Linear, layer) for layer in layers)
+        bias = _denoise(first, images.flatten(1), pretraining, draws)
         with torch.no_grad():
-            self.decoder[0].weight.copy_(self.encoder[1].weight.T)
-            self.decoder[0].bias.copy_(bias)
-            codes = self.encoder(images)
-        _denoise(self.classifier[0], codes, pretraining, draws)
+            back.weight.copy_(first.weight.T)
+            back.bias.copy_(bias)
+            codes: Tensor = self.encoder(images)
+        _denoise(second, codes, pretraining, draws)
 
 
 def _denoise(layer: nn.Linear, inputs: Tensor, pretraining: Pretraining, draws: Generator) -> Tensor:

@@ -68,7 +68,7 @@ def rounding_section(figures: Sequence[Figure], prefix: str, attacks: Mapping[st
             place = f"{prefix}/rounding/{model}/{contract}"
             accuracy, error = found.get(f"{place}/accuracy"), found.get(f"{place}/calibration_error")
             if accuracy is not None and error is not None:
-                brier = labels.number(float(error.extra["brier"]))
+                brier = labels.ratio(float(error.extra["brier"]), 3)
                 rows.append(
                     [model, contract, labels.ratio(accuracy.value, 3), labels.ratio(error.value, 3), brier, top1]
                 )

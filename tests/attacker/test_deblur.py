@@ -111,11 +111,11 @@ def test_batches_do_not_change_the_result(
 
 def test_the_leading_part_of_the_blur_is_the_blur() -> None:
     """Of a smooth photo nearly nothing is lost, of noise nothing that the blur lets through."""
-    (A, left), (B, right) = _blur(24, SIGMA), _blur(20, SIGMA)
-    assert len(A) < 24 / 2
+    (columns, left), (lines, right) = _blur(24, SIGMA), _blur(20, SIGMA)
+    assert len(columns) < 24 / 2
     x = torch.rand(3, *SIDE)
     expected = blurred(x)
-    found = left.T @ (A @ x @ B.T) @ right
+    found = left.T @ (columns @ x @ lines.T) @ right
     assert float((found - expected).abs().max()) < 0.02
     assert float((found - expected).square().mean()) < 1e-2 * float(expected.var())
 
@@ -174,14 +174,14 @@ def test_files_that_cannot_be_read(content: Any, sentence: str, tmp_path: Path, 
     else:
         np.save(path, content)
     oracle = ToyOracle(model, SIDE, WEIGHTS)
-    with pytest.raises(ValueError, match="given.npy") as caught:
+    with pytest.raises(ValueError, match=r"given\.npy") as caught:
         list(Deblur(given=path, sigma=1.0).run(oracle, [0], 0))  # type: ignore[arg-type]
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_no_file() -> None:
-    with pytest.raises(ValueError, match="hand over a .npy file"):
+    with pytest.raises(ValueError, match=r"hand over a \.npy file"):
         Deblur().entries()
-    with pytest.raises(ValueError, match="there is no file nowhere.npy"):
+    with pytest.raises(ValueError, match=r"there is no file nowhere\.npy"):
         Deblur(given=Path("nowhere.npy")).entries()

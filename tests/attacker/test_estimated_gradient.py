@@ -45,10 +45,10 @@ def method(estimator: str, public: Path, **settings: Any) -> EstimatedGradient:
     return EstimatedGradient(**(defaults | settings))
 
 
-def probed(U: torch.Tensor, h: float, g: np.ndarray, noise: float = 0.0) -> np.ndarray:
+def probed(along: torch.Tensor, h: float, g: np.ndarray, noise: float = 0.0) -> np.ndarray:
     """The estimate for a function whose gradient is g everywhere, seen through noise."""
-    moved = 2 * h * U[None]
-    rise = moved.double() @ torch.from_numpy(g) + noise * torch.randn(1, len(U), dtype=torch.float64)
+    moved = 2 * h * along[None]
+    rise = moved.double() @ torch.from_numpy(g) + noise * torch.randn(1, len(along), dtype=torch.float64)
     return gradient(moved, rise)[0].double().numpy()
 
 
@@ -59,14 +59,14 @@ def test_as_many_directions_as_pixels_give_the_gradient() -> None:
 
 
 def test_fewer_directions_give_its_part_in_their_span() -> None:
-    g, U = np.random.default_rng(1).normal(size=D), torch.randn(6, D)
-    span = np.linalg.qr(U.numpy().astype(np.float64).T)[0]
-    assert relative_error(probed(U, 0.1, g), span @ (span.T @ g)) < 1e-3
+    g, along = np.random.default_rng(1).normal(size=D), torch.randn(6, D)
+    span = np.linalg.qr(along.numpy().astype(np.float64).T)[0]
+    assert relative_error(probed(along, 0.1, g), span @ (span.T @ g)) < 1e-3
 
 
 def test_a_repeated_direction_does_no_harm() -> None:
-    g, U = np.random.default_rng(1).normal(size=D), torch.randn(6, D)
-    assert relative_error(probed(torch.cat([U, U]), 0.1, g), probed(U, 0.1, g)) < 1e-3
+    g, along = np.random.default_rng(1).normal(size=D), torch.randn(6, D)
+    assert relative_error(probed(torch.cat([along, along]), 0.1, g), probed(along, 0.1, g)) < 1e-3
 
 
 def test_wide_probes_survive_noise_that_narrow_ones_do_not() -> None:
@@ -78,18 +78,18 @@ def test_wide_probes_survive_noise_that_narrow_ones_do_not() -> None:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_first_step_goes_up_the_true_gradient(estimator: str, public: Path) -> None:
     """Where nothing is clipped, a step is the projection of the gradient of log f on the span of the probes."""
-    model, T = random_model(spread=0.2), list(range(C))
+    model, everybody = random_model(spread=0.2), list(range(C))
     kind = method(estimator, public, start="public_mean", directions=D, rows=2 * D + 2, probe=0.01, momentum=0.0)
     kind = replace(kind, step=0.02)
     x0 = torch.from_numpy(np.load(public / "images.npy").mean(0))
     oracle = ToyOracle(model, SHAPE)
-    list(kind.run(oracle, T, 0))
+    list(kind.run(oracle, everybody, 0))
     moved = np.concatenate(oracle.asked)[-C:] - x0.numpy()  # the last rows: the images after the step
     x = x0.repeat(C, 1, 1, 1).requires_grad_()
     with torch.enable_grad():
-        model(x).log_softmax(1)[T, T].sum().backward()
+        model(x).log_softmax(1)[everybody, everybody].sum().backward()
     assert x.grad is not None
-    for c in T:
+    for c in everybody:
         same = correlation(moved[c], x.grad[c].numpy())
         other = correlation(moved[c], x.grad[(c + 1) % C].numpy())
         assert same > (0.95 if estimator == "random" else 0.9 if estimator == "basis" else 0.5)

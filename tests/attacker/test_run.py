@@ -144,6 +144,16 @@ def test_another_runs_folder(attack: Make) -> None:
     assert run.rows == run.caller.usage().spent == 3000 > spent
 
 
+def test_bad_input_leaves_the_folder_to_the_corrected_command(attack: Make) -> None:
+    wrong = attack("numeric", "--set", "probe=-1.0", name="same")
+    status, said = wrong.finish()
+    assert (status, said) == (1, "Error: probe=-1.0 must be positive\n")
+    assert not (wrong.out / "journal.bin").exists()
+    right = attack("numeric", "--set", "max_steps=1", name="same")
+    assert right.finish()[0] == 0
+    assert wrong.caller.usage().spent == 0
+
+
 def test_a_folder_in_use(attack: Make) -> None:
     run = attack("random_draws", rate=1500.0)
     first = run.start()

@@ -28,7 +28,15 @@ from oracle_server.victims.training import CrossEntropy, Epoch, Trained, train_v
 
 SPLIT = SPLITS["att40"]
 ROWS, PEOPLE = SPLIT.target[:21], (0, 1, 2)
-SHORT = {name: dataclasses.replace(recipe, epochs=2, batch_size=8) for name, recipe in RECIPES.items()}
+SHORT = {
+    name: dataclasses.replace(
+        recipe,
+        epochs=2,
+        batch_size=8,
+        pretraining=recipe.pretraining and dataclasses.replace(recipe.pretraining, epochs=1),
+    )
+    for name, recipe in RECIPES.items()
+}
 
 
 def short(faces: Faces, cache: Path, architecture: str = "softmax_regression", **changes: object) -> Trained:
@@ -161,7 +169,7 @@ def test_a_defence_is_a_loss(faces: Faces, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda f, c: train_victim("mlp", f, ROWS, PEOPLE, cache=c), "unknown architecture 'mlp': choose one of"),
+        (lambda f, c: train_victim("vgg", f, ROWS, PEOPLE, cache=c), "unknown architecture 'vgg': choose one of"),
         (lambda f, c: train_victim("cnn", f, [], PEOPLE, cache=c), "nothing to train on"),
         (lambda f, c: train_victim("cnn", f, ROWS, [0, 1], cache=c), r"not among the classes: \[2\]"),
         (lambda f, c: short(f, c, loss=lambda *_: None), "must be a frozen dataclass"),
