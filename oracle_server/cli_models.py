@@ -21,6 +21,7 @@ from oracle_server.victims import table_models
 from oracle_server.victims.hosting import train_and_host
 from oracle_server.victims.publish import publish as publish_split
 from oracle_server.victims.splits import split_named
+from oracle_server.victims.table_files import read_table
 from oracle_server.victims.tables import table_named
 from oracle_server.victims.training import Epoch
 from protos.tree import Tree
@@ -97,12 +98,13 @@ def train_table(
     priority: int | None,
 ) -> None:
     """Grow a classification tree, or fit a linear regression, on a whole table of people, and host it."""
-    from oracle_server.victims.table_files import read_table
-
     with one_sentence():
-        if (table is None) == (schema is None) or (schema is not None and csv is None):
+        if table is not None and schema is None:
+            data = table_named(table, csv)
+        elif table is None and schema is not None and csv is not None:
+            data = read_table(csv, schema)
+        else:
             raise click.UsageError("name a table with --table, or give one with --csv and --schema")
-        data = table_named(table, csv) if table is not None else read_table(csv, schema)
         rows, words = np.arange(len(data.X)), f"{model} of {data.name}; {data.credit}"
         name = name or f"{model}-{data.name}".replace("_", "-")
         if model == "linear_regression":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ _PRIVATE = click.option(
 def main() -> None:
     """Measure inversion attacks under contracts and budgets, against private data, and report."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with everything that was started
 
 
 @main.command(epilog="Example: referee demo --out runs/demo")
