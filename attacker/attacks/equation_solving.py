@@ -77,7 +77,7 @@ class EquationSolving:
         rounded = oracle.contract.round_to is not None
         for W, b in self._rounded(oracle, np.random.default_rng(seed)) if rounded else self._exact(oracle):
             mark = (oracle.spent - spent_before) / T
-            f = WhiteBox(_softmax_regression(W, b), targets)
+            f = WhiteBox(_softmax_regression(W, b), targets, self.inversion.cost)
             x0 = first_image(self.inversion.start, self.inversion.public, oracle)
             *_, last = self.inversion.descend(f, x0, T, oracle.low, oracle.high)
             yield Snapshot(last.images, mark, {**last.extras, "weight": W, "bias": b})

@@ -63,10 +63,10 @@ class EstimatedGradient:
     kind: ClassVar[str] = "black box, estimated gradient"
     paper: ClassVar[str] = "Fredrikson et al., CCS 2015, section 5.3"
 
-    estimator: Literal["basis", "blocks", "random"] = "basis"
-    directions: int = 50
+    estimator: Literal["basis", "blocks", "random"] = "blocks"
+    directions: int = 200
     rows: int = 20_000
-    probe: float = 0.1
+    probe: float = 0.2
     step: float = 0.01
     momentum: float = 0.5
     confidence: float = 0.99
