@@ -17,6 +17,8 @@ A campaign has cells, attributes, or both.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -68,6 +70,12 @@ class PlannedCell:
     def folder(self) -> str:
         """The cell's place below a folder of cells; one level, whatever the names hold."""
         return f"{self.name}+seed={self.seed}".replace("/", "+")
+
+    @property
+    def attempt(self) -> str:
+        """The folder's name with a hash of what is run: a cell whose settings changed starts anew, with a new key."""
+        what = [self.victim.split, self.method, self.contract.digest, self.targets, self.public, self.described]
+        return f"{self.folder}-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]}"
 
     @property
     def described(self) -> dict[str, Any]:

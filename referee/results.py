@@ -58,7 +58,7 @@ class Results:
         return self.out / "referee" / "cells" / planned.folder
 
     def attacker_folder(self, planned: PlannedCell) -> Path:
-        return self.out / "attacker" / planned.folder
+        return self.out / "attacker" / planned.attempt
 
     def attacker_arrays(self, cell: Cell) -> Path:
         """The reconstructions file of a finished cell, with what the method left beside its images."""

@@ -76,7 +76,8 @@ def run_campaign(
                 device=device,
                 deterministic=True,
             )
-    missing = [planned for planned in plan.cells if results.finished(planned) is None]
+    found = [(planned, results.finished(planned)) for planned in plan.cells]
+    missing = [planned for planned, cell in found if cell is None or cell.status == "failed"]  # tried again
     if missing:
         say("starting the oracle server")
         with OracleProcess(results.root, "--device", device) as oracle:
@@ -172,7 +173,7 @@ def _run_cell(results: Results, planned: PlannedCell, address: str, quiet: bool)
 
 
 def _key_file(results: Results, planned: PlannedCell) -> Path:
-    return results.out / "referee" / "keys" / f"{planned.folder}.json"
+    return results.out / "referee" / "keys" / f"{planned.attempt}.json"
 
 
 def _key(results: Results, planned: PlannedCell) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attacker.attacks import METHODS
 from tests.attacker.conftest import Attack, Make
 from tests.serving import inputs
 
@@ -87,7 +88,7 @@ def test_refused_before_the_first_query(
 WRONG = {
     "an unknown method": (
         ("telepathy",),
-        "Error: no method 'telepathy'; there is mi_face, numeric, equation_solving, random_draws (attacker list)",
+        f"Error: no method 'telepathy'; there is {', '.join(METHODS)} (attacker list)",
     ),
     "an unknown parameter": (
         ("random_draws", "--set", "steps=3"),

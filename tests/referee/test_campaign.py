@@ -87,3 +87,50 @@ def test_what_cannot_be_run_is_refused_with_a_sentence(tmp_path, old, new, sente
 def test_no_file(tmp_path):
     with pytest.raises(CampaignError, match="no campaign file"):
         read_plan(tmp_path / "none.toml")
+
+
+def test_a_cell_whose_settings_change_is_another_attempt(tmp_path):
+    attempts = [
+        read_plan(write(tmp_path, SMALL.replace(old, new))).cells[0].attempt
+        for old, new in (("", ""), ("probe = 0.5", "probe = 0.6"), ("budget = 100", "budget = 99"))
+    ]
+    assert len(set(attempts)) == 3
+    assert attempts[0] == read_plan(write(tmp_path, SMALL)).cells[0].attempt
+
+
+GIVEN = """
+[[cells]]
+victim = "v"
+method = "deblur"
+contracts = ["full"]
+given = { people = "3-5", sigma = 4.0 }
+"""
+
+
+def test_a_cell_may_be_given_photos(tmp_path):
+    plan = read_plan(write(tmp_path, SMALL + GIVEN))
+    assert plan.cells[-1].described == {"given": {"people": "3-5", "sigma": 4.0}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('given = { people = "3-5", sigma = 4.0 }', "", r"needs a \[cells.given\] table"),
+        ('method = "deblur"', 'method = "numeric"', "takes nothing given"),
+        ("sigma = 4.0", "sigma = 0.0", "must be above 0"),
+        ('"3-5"', '"39-40"', "the split att40 has people 0 to 39"),
+    ],
+)
+def test_given_photos_that_are_none(tmp_path, old, new, sentence):
+    with pytest.raises(CampaignError, match=sentence):
+        read_plan(write(tmp_path, SMALL + GIVEN.replace(old, new)))
+
+
+def test_the_campaign_of_2015_names_its_figures_and_models():
+    plan = read_plan(ROOT / "campaigns" / "fredrikson2015.toml")
+    assert plan.figures == "fredrikson"
+    assert {victim.architecture for victim in plan.victims} == {"softmax_regression", "mlp", "autoencoder"}
+    assert {experiment.table for experiment in plan.attributes} == {"affairs601", "gss", "steak", "diabetes"}
+    assert [
+        experiment.samples for experiment in plan.attributes if experiment.name == "affairs601/halves/unpruned"
+    ] == [100]

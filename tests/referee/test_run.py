@@ -16,6 +16,7 @@ import pytest
 
 from oracle_server.operator import open_operator
 from protos.mirage.v1 import admin_pb2
+from referee.campaign import read_plan
 from referee.cell import find
 
 CAMPAIGN = """
@@ -138,7 +139,8 @@ def test_a_second_run_asks_nothing_and_changes_no_result(undisturbed, tmp_path):
 def test_a_run_that_was_interrupted_goes_on_and_ends_with_the_same_results(undisturbed, tmp_path):
     folder, _ = undisturbed
     process = referee(tmp_path, "run", "campaign.toml", "--out", "out")
-    journal = tmp_path / "out/attacker/numeric+full+seed=0/journal.bin"
+    (cell,) = (cell for cell in read_plan(tmp_path / "campaign.toml").cells if cell.name == "numeric/full")
+    journal = tmp_path / "out/attacker" / cell.attempt / "journal.bin"
     deadline = time.monotonic() + 120
     while not (journal.exists() and journal.stat().st_size > 1_000_000):
         assert process.poll() is None
