@@ -20,7 +20,10 @@ NOBODY = -1  # the attack's label for somebody whom the model does not know
 
 
 def deblurring_figures(results: Results, cells: list[Cell]) -> list[Figure]:
-    """`recognised` of the photos of people in the model, `nobody` of those of others; clustered by person."""
+    """`recognised` of the photos of people in the model, `nobody` of those of others; clustered by person.
+
+    Cells are called deblur and deblur_outside, or have the name of an option between.
+    """
     found = []
     for cell in cells:
         if cell.method != "deblur":
@@ -30,8 +33,8 @@ def deblurring_figures(results: Results, cells: list[Cell]) -> list[Figure]:
             label = arrays["extra_label"]
         inside = given.people < len(judge.split.private)
         before = recognise(judge.network, given.images, given.people, device=judge.device).top1
-        option = cell.name.removeprefix("deblur").removeprefix("_").partition("/")[0]
-        place = f"fredrikson/deblur{f'/{option}' if option else ''}"
+        option = cell.name.partition("/")[0].removeprefix("deblur").removesuffix("_outside")
+        place = f"fredrikson/deblur{option.replace('_', '/')}"
         if inside.any():
             extra = {
                 "blurred": float(before[inside].mean()),
