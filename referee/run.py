@@ -76,8 +76,7 @@ def run_campaign(
                 device=device,
                 deterministic=True,
             )
-    found = [(planned, results.finished(planned)) for planned in plan.cells]
-    missing = [planned for planned, cell in found if cell is None or cell.status == "failed"]  # tried again
+    missing = [planned for planned in plan.cells if results.finished(planned) is None]
     if missing:
         say("starting the oracle server")
         with OracleProcess(results.root, "--device", device) as oracle:
