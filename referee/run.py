@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -201,8 +203,9 @@ def _retire_key(results: Results, planned: PlannedCell) -> None:
 
 def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
     splits = list(dict.fromkeys(victim.split for victim in results.plan.victims))
+    shared = Counter(victim.split for victim in results.plan.victims)
     references = [
-        reference
+        replace(reference, name=f"{reference.name}, {victim.name}") if shared[victim.split] > 1 else reference
         for victim in results.plan.victims
         for reference in results.judge(victim.split).references(
             results.target_model(victim.name), results.public(victim.split)
