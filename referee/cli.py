@@ -123,7 +123,7 @@ def score(folder: Path, split: str, root: Path, model: str, device: str) -> None
     Console().print(table)
 
 
-@main.command(epilog="Example: referee answers runs/fredrikson2015/lineups/softmax")
+@main.command(epilog="Example: referee answers runs/fredrikson2015/lineups/softmax-1f2e3d")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def answers(folder: Path) -> None:
     """Rates of the line-ups in FOLDER once somebody has filled in its answers.csv."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +43,7 @@ _LEAST = {"lineup/softmax/overall": 0.75, "lineup/softmax/identified": 0.87}
 def lineup_figures(results: Results, cells: list[Cell]) -> list[Figure]:
     """`overall`, `identified` and `excluded` for each model: over all answers, by majority, and of the best network.
 
-    The questions are written to OUT/lineups/MODEL, so that people can answer them too.
+    The questions are written to OUT/lineups/MODEL-HASH, so that people can answer them too.
     """
     chosen = {model: best_white_box(cells, model, _SPLIT) for model in dict.fromkeys(map(model_of, cells))}
     asked = {model: cell for model, cell in chosen.items() if cell is not None}
@@ -57,11 +59,18 @@ def lineup_figures(results: Results, cells: list[Cell]) -> list[Figure]:
     for model, cell in asked.items():
         people = np.array(judge.split.private)[cell.targets]
         drawn = (cell.images[-1], people, photos, owners, *rows)
-        write_lineups(results.out / "lineups" / model, make_lineups(*drawn, seed=0), judge.faces.credit)
+        _write(results.out / "lineups", model, make_lineups(*drawn, seed=0), judge.faces.credit)
         lineups = make_lineups(*drawn, seed=0, per_target=_QUESTIONS)
         answers = np.stack([answer(ask(view, lineups), limit) for view, limit in zip(views, limits, strict=True)])
         found += _figures(model, cell, lineups, panel(answers, lineups))
     return found
+
+
+def _write(place: Path, model: str, lineups: LineUps, credit: str) -> None:
+    """The questions for people; a sheet that somebody may have filled in stays, and other questions go elsewhere."""
+    asked = hashlib.sha256(lineups.queries.tobytes() + lineups.rows.tobytes()).hexdigest()[:6]
+    if not (place / f"{model}-{asked}" / "answers.csv").exists():
+        write_lineups(place / f"{model}-{asked}", lineups, credit)
 
 
 def _figures(model: str, cell: Cell, lineups: LineUps, seen: Panel) -> list[Figure]:

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from referee.figures.common import best_white_box, model_of
 from referee.figures.deblurring import deblurred, deblurring_figures
+from referee.figures.lineups import _write
 from referee.given import BlurredPhotos
+from referee.metrics.lineup import make_lineups
 from referee.report import Figure
 from referee.report.faces import deblurring_section, lineup_section, rounding_section, time_section
+from tests.referee.lineup_world import OWNERS, TRAINING, VALIDATION, world
 
 
 def cell(name: str, victim: str, top1: list[bool], **changes: Any) -> Any:
@@ -110,3 +113,19 @@ def test_sections_say_what_the_figures_say() -> None:
     assert [list(row) for row in rounding.tables[0].rows] == [["mlp", "r=0.1", "0.940", "0.070", "0.080", "0.250"]]
     assert not time_section(figures, "g", ["mlp"])
     assert not lineup_section(figures, "g", ["mlp"])
+
+
+def test_a_sheet_that_was_filled_in_stays(tmp_path: Path) -> None:
+    """The same questions again leave the folder as it is; others get a folder of their own."""
+    photos, faces = world()
+    drawn = [
+        make_lineups(faces[:10] * gain, np.arange(10), photos, OWNERS, TRAINING, VALIDATION, seed=0, per_target=1)
+        for gain in (1.0, 1.0, 0.5)
+    ]
+    _write(tmp_path, "mlp", drawn[0], "credit")
+    (folder,) = tmp_path.iterdir()
+    (folder / "answers.csv").write_text("filled in")
+    _write(tmp_path, "mlp", drawn[1], "credit")
+    assert (folder / "answers.csv").read_text() == "filled in"
+    _write(tmp_path, "mlp", drawn[2], "credit")
+    assert len(list(tmp_path.iterdir())) == 2
