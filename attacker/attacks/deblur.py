@@ -77,6 +77,7 @@ class Deblur:
         if y.ndim != 4:
             raise ValueError(f"the model takes inputs of shape {tuple(y.shape[1:])}: only images (C, H, W) are blurred")
         model, T, C = oracle.model(), len(y), oracle.classes
+        # lines 3-10 are those of MI-Face, without its stops
         descent = MIFace(self.max_steps, self.max_steps + 1, 1.0, self.step, momentum=self.momentum)
         images, cost, steps = torch.empty_like(y), np.empty((T, C)), np.empty((T, C), np.int64)
         for part in np.split(np.arange(T), range(most := max(1, _MOST_ROWS // C), T, most)):

@@ -55,6 +55,7 @@ class EstimatedGradient:
 
     Differences from the reference:
     - The score's logarithm is followed where all its probes show a score above 0, and the score itself elsewhere.
+    - There is no line 6: an estimate may fail once and be right the next time.
     - Steps have a fixed length: what a slope says of the distance is lost where scores are rounded.
     - A probe whose two scores are equal says nothing. When all of a target's are, its probes go twice as far.
     """
@@ -81,7 +82,7 @@ class EstimatedGradient:
         if self.rows < 4 or not 0 <= self.momentum < 1:
             raise ValueError(f"rows={self.rows} must be at least 4, momentum={self.momentum} at least 0 and below 1")
         draw = self._directions(oracle, seed)
-        x0 = torch.from_numpy(first_image(self.start, self.public, oracle)).flatten()
+        x0 = torch.from_numpy(first_image(self.start, self.public, oracle)).flatten()  # line 3
         T, low, high, label = len(targets), oracle.low, oracle.high, np.asarray(targets)
         x, v, live = x0.repeat(T, 1), torch.zeros(T, len(x0)), np.arange(T)
         h = torch.full((T,), self.probe)
@@ -99,26 +100,27 @@ class EstimatedGradient:
             return np.asarray(own.reshape(len(live), -1))
 
         i = 0
-        while True:
+        while True:  # line 4; it ends with the rows, not after alpha steps
             k = min(self._at_once(left), (left - 2) // 2)  # a row is kept for the last image
             U = draw(i, k) if k > 0 else x.new_empty(0, len(x0))
             reach = (h[live, None, None] * U).repeat(1, 2, 1)
             reach[:, len(U) :].neg_()
             ends = (x[live, None] + reach).clamp_(low, high)
-            scores = ask(torch.cat([x[live, None], ends], 1))
+            scores = ask(torch.cat([x[live, None], ends], 1))  # line 2, at the image and at all of its probes
             left -= 1 + 2 * len(U)
-            better = scores[:, 0] >= top[live]
+            better = scores[:, 0] >= top[live]  # line 10: the image of the least cost so far
             best[live[better]], top[live[better]], steps[live] = x[live[better]], scores[better, 0], i
             yield Snapshot(
                 best.reshape(T, *oracle.input_shape).numpy().copy(),
                 (oracle.spent - before) / T,
                 {"steps": steps.copy()},
             )
-            on = scores[:, 0] < self.confidence
+            on = scores[:, 0] < self.confidence  # line 8
             live, F, ends = live[on], scores[on, 1:], ends[torch.from_numpy(on)]
             if not len(live) or not len(U):
                 break
             up, down = ends.split(len(U), 1)
+            # line 5, with an estimate in the place of the gradient; PROCESS is the clip to the legal range
             g = gradient(up - down, _climb(F[:, : len(U)], F[:, len(U) :]))
             length = g.square().mean(1, keepdim=True).sqrt()
             h[live[(length == 0).numpy()[:, 0]]] *= 2  # clipped to the range: it ends at the widest there is

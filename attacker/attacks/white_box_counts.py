@@ -69,8 +69,9 @@ class WhiteBoxCounts:
 def weigh(tree: Tree, people: People, candidates: Candidates, use_response: bool = True) -> np.ndarray:
     """Equation (1) up to a factor for each person: (T, K)."""
     T, K = len(people.rows), len(candidates.codes)
-    path = tree.apply(candidates.rows()).reshape(T, K)
-    on_path = tree.consistent(people.unknown, candidates.codes)  # (K, m)
+    path = tree.apply(candidates.rows()).reshape(T, K)  # the one i with phi_i(v) among those that agree with x_K
+    on_path = tree.consistent(people.unknown, candidates.codes)  # phi_j(v), (K, m), in the whole tree
     total = tree.counts.sum(axis=1)
     n = tree.counts[path, people.response.astype(int)[:, None]] if use_response else total[path]
+    # sum_i p_i phi_i(v) * Pr[x_1 = v] / sum_j p_j phi_j(v); the number of training rows cancels
     return np.asarray(n * candidates.prior / np.maximum(on_path @ total, 1))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,8 +174,5 @@ def host_regression(
         response=regression.response,
         error_std=regression.error_std,
     )
-    with tempfile.TemporaryDirectory(prefix="mirage-import-") as folder:
-        path = Path(folder) / "regression.json"
-        path.write_bytes(data)
-        repository.add(path, card)
+    repository.add(data, card)
     return card

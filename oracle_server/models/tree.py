@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,8 +80,5 @@ def host_tree(
         confusion=tuple(tuple(int(count) for count in row) for row in matrix),
         confusion_rows="training" if confusion is None else "held-out",
     )
-    with tempfile.TemporaryDirectory(prefix="mirage-import-") as folder:
-        path = Path(folder) / "tree.json"
-        path.write_bytes(data)
-        repository.add(path, card)
+    repository.add(data, card)
     return card

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from referee.attribute_plan import Experiment
 from referee.cell import Cell, unscored
 from referee.report import Campaign, Figure, Reference, SplitView
+from tests.referee.tiny_experiment import tiny_experiment
 
 ROUNDED = {"access": "scores", "top_k": None, "round_to": 0.05}
 WEIGHTS = {"access": "weights"}
@@ -124,3 +126,9 @@ def cells(make_cell, make_refused):
         make_cell(MISSES, name="numeric/r", contract=ROUNDED),
         make_refused(),
     ]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """A small attribute experiment on a table of its own."""
+    return tiny_experiment(tmp_path_factory.mktemp("t"))

