@@ -12,7 +12,7 @@ from oracle_server.ledger import LedgerError
 from oracle_server.models.importing import ModelRefused
 from oracle_server.operator import OperatorError
 from oracle_server.server import ServerError
-from oracle_server.victims.att import FacesUnavailableError
+from oracle_server.victims.images import ImagesUnavailableError
 from oracle_server.victims.table import TableUnavailableError
 
 __all__ = ["ROOT", "one_sentence"]
@@ -33,7 +33,7 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except (
-        ServerError, LedgerError, OperatorError, ModelRefused, FacesUnavailableError, TableUnavailableError,
+        ServerError, LedgerError, OperatorError, ModelRefused, ImagesUnavailableError, TableUnavailableError,
         FileExistsError, LookupError, ValueError, OSError,
     ) as error:  # fmt: skip
         raise click.ClickException(str(error.args[0] if isinstance(error, LookupError) else error)) from error

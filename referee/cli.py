@@ -18,7 +18,7 @@ from rich.table import Table
 from oracle_server.ledger import LedgerError
 from oracle_server.models.repository import Repository
 from oracle_server.operator import OperatorError
-from oracle_server.victims.att import FacesUnavailableError
+from oracle_server.victims.images import ImagesUnavailableError
 from protos import archive
 from referee.campaign import CampaignError, read_plan
 from referee.cell import Cell
@@ -174,7 +174,7 @@ def _one_sentence(out: Path) -> Iterator[None]:
         ) from None
     except (
         CampaignError,
-        FacesUnavailableError,
+        ImagesUnavailableError,
         LedgerError,
         OperatorError,
         ProcessError,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchvision.transforms.functional import gaussian_blur
 
-from oracle_server.victims.att import Faces
+from oracle_server.victims.images import ImageSet
 from oracle_server.victims.splits import Split, class_of
 from referee.atomic import write_atomically
 
@@ -49,13 +49,13 @@ def blur(images: np.ndarray, sigma: float) -> np.ndarray:
     return np.asarray(gaussian_blur(torch.from_numpy(images), [side, side], [sigma, sigma]).numpy())
 
 
-def blurred_photos(split: Split, faces: Faces, model: nn.Module, *, people: str, sigma: float) -> BlurredPhotos:
+def blurred_photos(split: Split, faces: ImageSet, model: nn.Module, *, people: str, sigma: float) -> BlurredPhotos:
     """Photos of these people that the target has not seen, blurred; of the private ones only those that the target no
     longer recognises. Of a public person every photo counts.
     """
     places = people_of(people, split)
     names = [split.known[place] for place in places]
-    rows = np.array([row for row in (*split.test, *split.published) if faces.people[row] in names])
+    rows = np.array([row for row in (*split.test, *split.published) if faces.labels[row] in names])
     where = class_of(faces, rows.tolist(), split.known)
     images = blur(faces.images[rows], sigma)
     with torch.no_grad():

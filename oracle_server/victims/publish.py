@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oracle_server.victims.att import Faces
+from oracle_server.victims.images import ImageSet
 from oracle_server.victims.splits import Split, load
 
 __all__ = ["LeakError", "TermsError", "private_images_in", "publish"]
@@ -37,7 +37,7 @@ class LeakError(RuntimeError):
     """A folder that is to be published holds something private."""
 
 
-def publish(split: Split, out: Path, accept_terms: bool = False, *, faces: Faces | None = None) -> Path:
+def publish(split: Split, out: Path, accept_terms: bool = False, *, faces: ImageSet | None = None) -> Path:
     """Writes the public part of `split` to the folder `out`, which is made if need be, and returns it.
 
     Args:
@@ -83,7 +83,7 @@ def publish(split: Split, out: Path, accept_terms: bool = False, *, faces: Faces
     return out
 
 
-def private_images_in(folder: Path, split: Split, faces: Faces) -> list[int]:
+def private_images_in(folder: Path, split: Split, faces: ImageSet) -> list[int]:
     """Rows of the data set that must stay private and lie in a published folder, found by their pixels.
 
     Private is every row that the split does not publish, and the target's own rows in any case. Pixels count as the

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oracle_server.victims.att import Faces
+from oracle_server.victims.images import ImageSet
 from oracle_server.victims.splits import Split, class_of, load, random_split
 from oracle_server.victims.training import CrossEntropy, Loss, Progress, Trained, error_rate, train_victim
 
@@ -18,7 +18,7 @@ def train_target(
     split: Split,
     architecture: str = "softmax_regression",
     *,
-    faces: Faces | None = None,
+    faces: ImageSet | None = None,
     loss: Loss | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -43,7 +43,7 @@ def train_evaluation(
     split: Split,
     number: int = 0,
     *,
-    faces: Faces | None = None,
+    faces: ImageSet | None = None,
     seed: int = 0,
     device: str = "cpu",
     cache: Path | None = None,
@@ -68,12 +68,12 @@ def train_evaluation(
     )
 
 
-def target_error(target: Trained, split: Split, faces: Faces | None = None) -> float:
+def target_error(target: Trained, split: Split, faces: ImageSet | None = None) -> float:
     """Share of the private people's unseen photos that the target gets wrong."""
     return _error(target, split, faces, split.test, split.private)
 
 
-def evaluation_accuracy(evaluation: Trained, split: Split, faces: Faces | None = None) -> float:
+def evaluation_accuracy(evaluation: Trained, split: Split, faces: ImageSet | None = None) -> float:
     """Share of everybody's unseen photos that an evaluation network gets right."""
     return 1.0 - _error(evaluation, split, faces, split.evaluation_test, split.known)
 
@@ -82,7 +82,7 @@ def random_split_errors(
     seeds: Iterable[int] = range(10),
     architecture: str = "softmax_regression",
     *,
-    faces: Faces | None = None,
+    faces: ImageSet | None = None,
     cache: Path | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
@@ -99,7 +99,7 @@ def random_split_errors(
 
 
 def _error(
-    trained: Trained, split: Split, faces: Faces | None, rows: tuple[int, ...], people: tuple[int, ...]
+    trained: Trained, split: Split, faces: ImageSet | None, rows: tuple[int, ...], people: tuple[int, ...]
 ) -> float:
     faces = faces or load(split)
     return error_rate(trained.module, faces.images[np.asarray(rows)], class_of(faces, rows, people))

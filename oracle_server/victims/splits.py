@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oracle_server.victims import att
-from oracle_server.victims.att import Faces
+from oracle_server.victims.images import ImageSet
 
 __all__ = ["DATA", "SPLITS", "Split", "class_of", "load", "random_split", "rows_sha256", "split_named"]
 
 Rows = tuple[int, ...]
 
-DATA: Mapping[str, Callable[[], Faces]] = MappingProxyType({"att": att.faces})
+DATA: Mapping[str, Callable[[], ImageSet]] = MappingProxyType({"att": att.faces})
 
 
 @dataclass(frozen=True)
@@ -193,19 +193,19 @@ def random_split(seed: int, train: int = 7) -> Split:
     )
 
 
-def load(split: Split) -> Faces:
+def load(split: Split) -> ImageSet:
     """The data set that the split's rows point into."""
     return DATA[split.data]()
 
 
-def class_of(faces: Faces, rows: Sequence[int], people: Sequence[int]) -> NDArray[np.int64]:
+def class_of(faces: ImageSet, rows: Sequence[int], people: Sequence[int]) -> NDArray[np.int64]:
     """Class labels (len(rows),) int64: the place in `people` of who is on each row.
 
     Raises:
         ValueError: a row shows somebody who is not in `people`.
     """
     place = {person: index for index, person in enumerate(people)}
-    shown = faces.people[np.asarray(rows, dtype=np.int64)].tolist()
+    shown = faces.labels[np.asarray(rows, dtype=np.int64)].tolist()
     if strangers := sorted(set(shown) - place.keys()):
         raise ValueError(f"the rows show people who are not among the classes: {strangers}")
     return np.array([place[person] for person in shown], dtype=np.int64)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oracle_server.victims import cache as model_cache
-from oracle_server.victims.att import Faces
+from oracle_server.victims.images import ImageSet
 from oracle_server.victims.recipes import ARCHITECTURES, RECIPES, Optimiser, Pretraining, Recipe, Schedule
 from oracle_server.victims.splits import class_of, rows_sha256
 
@@ -91,7 +91,7 @@ class Trained:
 
 def train_victim(
     architecture: str,
-    faces: Faces,
+    faces: ImageSet,
     rows: Sequence[int],
     people: Sequence[int],
     *,

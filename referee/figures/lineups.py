@@ -51,7 +51,7 @@ def lineup_figures(results: Results, cells: list[Cell]) -> list[Figure]:
         return []
     judge = results.judge(_SPLIT)
     views = [view_of(train_evaluation(judge.split, seed=n, faces=judge.faces).module) for n in NETWORKS]
-    photos, owners = judge.faces.images, judge.faces.people
+    photos, owners = judge.faces.images, judge.faces.labels
     rows = (np.array(judge.split.target), np.array(judge.split.test))
     real = make_real_lineups(photos, owners, *rows, seed=1)
     limits = [threshold_on_real(ask(view, real), real.answer).value for view in views]

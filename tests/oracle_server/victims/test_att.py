@@ -13,25 +13,24 @@ import pytest
 from PIL import Image
 
 from oracle_server.victims import att
-from oracle_server.victims.att import Faces, FacesUnavailableError
+from oracle_server.victims.images import ImageSet, ImagesUnavailableError
 
 # person from 0, photo from 1, first half of the sha256 of the 112 x 92 bytes
 KNOWN = [(0, 1, "4381ea8c1928ad73"), (16, 5, "efb506cb088c309e"), (39, 10, "6163976bcbe4c06e")]
 
 
-def test_shape_range_and_who_is_who(faces: Faces) -> None:
+def test_shape_range_and_who_is_who(faces: ImageSet) -> None:
     assert faces.images.shape == (400, *att.SHAPE)
     assert faces.images.dtype == np.float32
     assert 0 <= faces.images.min() < faces.images.max() <= 1
-    assert faces.people.dtype == faces.photos.dtype == np.int64
-    assert np.bincount(faces.people).tolist() == [10] * 40
-    assert faces.photos.tolist() == list(range(1, 11)) * 40
+    assert faces.labels.dtype == np.int64
+    assert np.bincount(faces.labels).tolist() == [10] * 40
     assert "AT&T Laboratories Cambridge" in faces.credit
 
 
 @pytest.mark.parametrize(("person", "photo", "digest"), KNOWN)
-def test_known_photos(faces: Faces, person: int, photo: int, digest: str) -> None:
-    row = np.flatnonzero((faces.people == person) & (faces.photos == photo)).item()
+def test_known_photos(faces: ImageSet, person: int, photo: int, digest: str) -> None:
+    row = np.flatnonzero(faces.labels == person)[photo - 1]
     scaled = faces.images[row] * 255
     np.testing.assert_array_equal(faces.images[row], np.rint(scaled).astype(np.uint8) / np.float32(255))
     assert hashlib.sha256(np.rint(scaled).astype(np.uint8).tobytes()).hexdigest().startswith(digest)
@@ -45,12 +44,12 @@ def test_the_packages_own_code_never_runs() -> None:
 
 def test_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FacesUnavailableError, match=r"pip install 'mirage-range\[victim\]'"):
+    with pytest.raises(ImagesUnavailableError, match=r"pip install 'mirage-range\[victim\]'"):
         att.faces()
 
 
 def test_missing_photo(tmp_path: Path) -> None:
-    with pytest.raises(FacesUnavailableError, match=r"cannot read the photo .*1\.pgm: reinstall"):
+    with pytest.raises(ImagesUnavailableError, match=r"cannot read the photo .*1\.pgm: reinstall"):
         att.faces(tmp_path)
 
 
@@ -60,12 +59,12 @@ def test_other_photos_are_refused(tmp_path: Path, size: tuple[int, int], sentenc
         (tmp_path / f"s{person}").mkdir()
         for photo in range(1, 11):
             Image.new("L", size).save(tmp_path / f"s{person}" / f"{photo}.pgm")
-    with pytest.raises(FacesUnavailableError, match=sentence):
+    with pytest.raises(ImagesUnavailableError, match=sentence):
         att.faces(tmp_path)
 
 
-def test_the_hash_notices_one_pixel(faces: Faces) -> None:
+def test_the_hash_notices_one_pixel(faces: ImageSet) -> None:
     changed = faces.images.copy()
     changed[7, 0, 3, 3] = 0.5
-    other = Faces(changed, faces.people, faces.photos)
-    assert faces.sha256() == Faces(faces.images.copy(), faces.people, faces.photos).sha256() != other.sha256()
+    other = ImageSet(changed, faces.labels, faces.name)
+    assert faces.sha256() == ImageSet(faces.images.copy(), faces.labels, faces.name).sha256() != other.sha256()

@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 
 from oracle_server.victims import publish as module
-from oracle_server.victims.att import CREDIT, Faces
+from oracle_server.victims.att import CREDIT
+from oracle_server.victims.images import ImageSet
 from oracle_server.victims.publish import LeakError, TermsError, private_images_in, publish
 from oracle_server.victims.splits import SPLITS
 
 ATT30, ATT40 = SPLITS["att30"], SPLITS["att40"]
 
 
-def test_the_public_people_and_nobody_else(faces: Faces, tmp_path: Path) -> None:
+def test_the_public_people_and_nobody_else(faces: ImageSet, tmp_path: Path) -> None:
     folder = publish(ATT30, tmp_path / "public", accept_terms=True, faces=faces)
     images = np.load(folder / "images.npy", allow_pickle=False)
     card = json.loads((folder / "card.json").read_text())
     assert images.shape == (100, 1, 112, 92)
     assert images.dtype == np.float32
-    expected = faces.images[faces.people >= 30]
+    expected = faces.images[faces.labels >= 30]
     assert {image.tobytes() for image in images} == {image.tobytes() for image in expected}
     assert private_images_in(folder, ATT30, faces) == []
     assert sorted(entry.name for entry in folder.iterdir()) == ["card.json", "images.npy"]
@@ -34,22 +35,22 @@ def test_the_public_people_and_nobody_else(faces: Faces, tmp_path: Path) -> None
     assert (card["credit"], card["terms_accepted"], card["range"]) == (CREDIT, True, [0.0, 1.0])
 
 
-def test_neither_card_nor_order_tells_who_is_on_an_image(faces: Faces, tmp_path: Path) -> None:
+def test_neither_card_nor_order_tells_who_is_on_an_image(faces: ImageSet, tmp_path: Path) -> None:
     folder = publish(ATT30, tmp_path, accept_terms=True, faces=faces)
     names = json.loads((folder / "card.json").read_text()).keys()
     assert not {"people", "private", "public", "labels", "rows", "target"} & names
-    who = {image.tobytes(): int(person) for image, person in zip(faces.images, faces.people, strict=True)}
+    who = {image.tobytes(): int(person) for image, person in zip(faces.images, faces.labels, strict=True)}
     people = [who[image.tobytes()] for image in np.load(folder / "images.npy")]
     assert sum(left == right for left, right in pairwise(people)) < 25  # 90 when sorted
 
 
-def test_publishing_again_gives_the_same_bytes(faces: Faces, tmp_path: Path) -> None:
+def test_publishing_again_gives_the_same_bytes(faces: ImageSet, tmp_path: Path) -> None:
     first = [path.read_bytes() for path in sorted(publish(ATT30, tmp_path, True, faces=faces).iterdir())]
     again = [path.read_bytes() for path in sorted(publish(ATT30, tmp_path, True, faces=faces).iterdir())]
     assert first == again
 
 
-def test_without_public_people_only_the_card(faces: Faces, tmp_path: Path) -> None:
+def test_without_public_people_only_the_card(faces: ImageSet, tmp_path: Path) -> None:
     publish(ATT30, tmp_path, accept_terms=True, faces=faces)
     folder = publish(ATT40, tmp_path, accept_terms=True, faces=faces)  # clears what the other split left there
     assert [entry.name for entry in folder.iterdir()] == ["card.json"]
@@ -59,7 +60,7 @@ def test_without_public_people_only_the_card(faces: Faces, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("row", [0, 7, 299])
 @pytest.mark.parametrize("noise", [0.0, 0.001])
-def test_a_planted_private_image_is_found(faces: Faces, tmp_path: Path, row: int, noise: float) -> None:
+def test_a_planted_private_image_is_found(faces: ImageSet, tmp_path: Path, row: int, noise: float) -> None:
     folder = publish(ATT30, tmp_path, accept_terms=True, faces=faces)
     images = np.load(folder / "images.npy")
     images[42] = np.clip(faces.images[row] + np.float32(noise), 0, 1)
@@ -67,14 +68,14 @@ def test_a_planted_private_image_is_found(faces: Faces, tmp_path: Path, row: int
     assert private_images_in(folder, ATT30, faces) == [row]
 
 
-def test_a_planted_file_is_found(faces: Faces, tmp_path: Path) -> None:
+def test_a_planted_file_is_found(faces: ImageSet, tmp_path: Path) -> None:
     folder = publish(ATT30, tmp_path, accept_terms=True, faces=faces)
     (folder / "labels.npy").write_bytes(b"")
     with pytest.raises(LeakError, match=r"files that publishing does not write: labels\.npy"):
         private_images_in(folder, ATT30, faces)
 
 
-def test_a_leak_is_not_published(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_is_not_published(faces: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same photo under two rows, one private and one public: the index lists alone do not see it."""
     images = faces.images.copy()
     images[350] = images[3]
@@ -87,7 +88,7 @@ def test_a_leak_is_not_published(faces: Faces, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("split", [ATT30, ATT40], ids=lambda split: split.name)
-def test_terms_must_be_accepted(faces: Faces, tmp_path: Path, split: object) -> None:
+def test_terms_must_be_accepted(faces: ImageSet, tmp_path: Path, split: object) -> None:
     with pytest.raises(TermsError, match=r"has terms of use .*AT&T.*: publish it with --accept-terms"):
         publish(split, tmp_path / "public", faces=faces)  # type: ignore[arg-type]
     assert not (tmp_path / "public").exists()
@@ -95,7 +96,7 @@ def test_terms_must_be_accepted(faces: Faces, tmp_path: Path, split: object) -> 
     assert publish(split, tmp_path / "public", faces=free).is_dir()  # type: ignore[arg-type]
 
 
-def test_a_folder_with_other_files_is_left_alone(faces: Faces, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_alone(faces: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="publish to a new or empty folder"):
         publish(ATT30, tmp_path, accept_terms=True, faces=faces)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from oracle_server.victims.att import Faces
+from oracle_server.victims.images import ImageSet
 from oracle_server.victims.splits import SPLITS, Split, class_of, load, random_split, rows_sha256, split_named
 
 # name, private people, public people, photos of the target, of the test, of each evaluation network
@@ -17,9 +17,9 @@ TABLE = [
 ]
 
 
-def shown(faces: Faces, rows: tuple[int, ...]) -> set[tuple[int, int]]:
-    index = list(rows)
-    return set(zip(faces.people[index].tolist(), faces.photos[index].tolist(), strict=True))
+def shown(faces: ImageSet, rows: tuple[int, ...]) -> set[tuple[int, int]]:
+    index = np.array(rows)
+    return set(zip(faces.labels[index].tolist(), (index % 10 + 1).tolist(), strict=True))
 
 
 def every(people: range, photos: range) -> set[tuple[int, int]]:
@@ -28,7 +28,7 @@ def every(people: range, photos: range) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize(("name", "private", "public", "target", "test", "evaluations"), TABLE)
 def test_splits_keep_to_the_table(
-    faces: Faces, name: str, private: range, public: range, target: range, test: range, evaluations: list[range]
+    faces: ImageSet, name: str, private: range, public: range, target: range, test: range, evaluations: list[range]
 ) -> None:
     split = SPLITS[name]
     assert (split.private, split.public) == (tuple(private), tuple(public))
@@ -42,10 +42,10 @@ def test_splits_keep_to_the_table(
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_random_splits_take_seven_of_each_person(faces: Faces, seed: int) -> None:
+def test_random_splits_take_seven_of_each_person(faces: ImageSet, seed: int) -> None:
     split = random_split(seed)
-    assert np.bincount(faces.people[list(split.target)]).tolist() == [7] * 40
-    assert np.bincount(faces.people[list(split.test)]).tolist() == [3] * 40
+    assert np.bincount(faces.labels[list(split.target)]).tolist() == [7] * 40
+    assert np.bincount(faces.labels[list(split.test)]).tolist() == [3] * 40
     assert sorted(split.target + split.test) == list(range(400))
     assert split == random_split(seed) == split_named(f"random-{seed}")
     assert split.sha256() != random_split(seed + 1).sha256()
@@ -76,7 +76,7 @@ def test_the_hash_is_of_rows_not_of_the_name() -> None:
     assert rows_sha256(split.target) != rows_sha256(split.target[::-1])
 
 
-def test_unknown_names_and_strangers_are_refused(faces: Faces) -> None:
+def test_unknown_names_and_strangers_are_refused(faces: ImageSet) -> None:
     with pytest.raises(ValueError, match=r"unknown split 'att41': choose one of att40, att30, random-<seed>"):
         split_named("att41")
     with pytest.raises(ValueError, match=r"train must be in 1\.\.9, not 10"):
@@ -85,5 +85,5 @@ def test_unknown_names_and_strangers_are_refused(faces: Faces) -> None:
         class_of(faces, [0, 10], people=[0])
 
 
-def test_classes_follow_the_list_of_people(faces: Faces) -> None:
+def test_classes_follow_the_list_of_people(faces: ImageSet) -> None:
     assert class_of(faces, [0, 10, 11, 399], people=[39, 1, 0]).tolist() == [2, 1, 1, 0]

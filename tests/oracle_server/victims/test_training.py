@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from oracle_server.victims import training
-from oracle_server.victims.att import Faces
 from oracle_server.victims.augmentation import Augmentation
+from oracle_server.victims.images import ImageSet
 from oracle_server.victims.recipes import ARCHITECTURES, RECIPES, Recipe
 from oracle_server.victims.split_models import (
     evaluation_accuracy,
@@ -39,7 +39,7 @@ SHORT = {
 }
 
 
-def short(faces: Faces, cache: Path, architecture: str = "softmax_regression", **changes: object) -> Trained:
+def short(faces: ImageSet, cache: Path, architecture: str = "softmax_regression", **changes: object) -> Trained:
     options = {"recipe": SHORT[architecture], "cache": cache, **changes}
     return train_victim(architecture, faces, ROWS, PEOPLE, **options)  # type: ignore[arg-type]
 
@@ -50,7 +50,7 @@ def same_weights(left: Trained, right: Trained) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_same_seed_same_weights(faces: Faces, tmp_path: Path, architecture: str) -> None:
+def test_same_seed_same_weights(faces: ImageSet, tmp_path: Path, architecture: str) -> None:
     torch.rand(3)  # the caller's generator must not matter
     first = short(faces, tmp_path / "a", architecture)
     before = torch.random.get_rng_state()
@@ -65,14 +65,14 @@ def test_same_seed_same_weights(faces: Faces, tmp_path: Path, architecture: str)
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_same_seed_same_weights_on_cuda(faces: Faces, tmp_path: Path, architecture: str) -> None:
+def test_same_seed_same_weights_on_cuda(faces: ImageSet, tmp_path: Path, architecture: str) -> None:
     first = short(faces, tmp_path / "a", architecture, device="cuda")
     assert same_weights(first, short(faces, tmp_path / "b", architecture, device="cuda"))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_cache_hit_trains_nothing_and_gives_the_same_weights(
-    faces: Faces, tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
+    faces: ImageSet, tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = short(faces, tmp_path, architecture)
     monkeypatch.setattr(training, "fit", None)
@@ -94,17 +94,17 @@ def test_a_cache_hit_trains_nothing_and_gives_the_same_weights(
     ids=lambda change: next(iter(change)),
 )
 def test_whatever_makes_the_model_changes_its_key(
-    faces: Faces, tmp_path: Path, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    faces: ImageSet, tmp_path: Path, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = short(faces, tmp_path).key
     assert short(faces, tmp_path, **change).key != key
-    other = Faces(1 - faces.images, faces.people, faces.photos)
+    other = ImageSet(1 - faces.images, faces.labels, faces.name)
     assert short(other, tmp_path).key != key
     monkeypatch.setattr(training, "CODE_VERSION", training.CODE_VERSION + 1)
     assert short(faces, tmp_path).key != key
 
 
-def test_the_card_lists_what_the_model_has_seen(faces: Faces, tmp_path: Path) -> None:
+def test_the_card_lists_what_the_model_has_seen(faces: ImageSet, tmp_path: Path) -> None:
     trained = short(faces, tmp_path)
     assert trained.folder == tmp_path / "victims" / trained.key
     assert trained.card["rows"] == list(ROWS)
@@ -114,7 +114,7 @@ def test_the_card_lists_what_the_model_has_seen(faces: Faces, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", ["weights.pt", "card.json"])
-def test_a_damaged_entry_is_trained_again(faces: Faces, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_entry_is_trained_again(faces: ImageSet, tmp_path: Path, damage: str) -> None:
     first = short(faces, tmp_path)
     (first.folder / damage).write_bytes(b"{}")
     again = short(faces, tmp_path)
@@ -123,7 +123,9 @@ def test_a_damaged_entry_is_trained_again(faces: Faces, tmp_path: Path, damage: 
     assert short(faces, tmp_path).cached
 
 
-def test_the_cache_is_where_the_environment_says(faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_where_the_environment_says(
+    faces: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def trained_in() -> Path:
         return train_victim("softmax_regression", faces, ROWS, PEOPLE, recipe=SHORT["softmax_regression"]).folder
 
@@ -134,13 +136,13 @@ def test_the_cache_is_where_the_environment_says(faces: Faces, tmp_path: Path, m
     assert trained_in().is_relative_to(tmp_path / ".cache" / "mirage")
 
 
-def test_a_cache_that_cannot_be_written(faces: Faces, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written(faces: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="set MIRAGE_CACHE to a folder you own"):
         short(faces, tmp_path / "file")
 
 
-def test_patience_counts_from_the_last_better_error(faces: Faces, tmp_path: Path) -> None:
+def test_patience_counts_from_the_last_better_error(faces: ImageSet, tmp_path: Path) -> None:
     seen: list[Epoch] = []
     recipe = Recipe(epochs=500, batch_size=21, learning_rate=0.01, patience=5)
     trained = short(faces, tmp_path, recipe=recipe, progress=seen.append)
@@ -149,7 +151,7 @@ def test_patience_counts_from_the_last_better_error(faces: Faces, tmp_path: Path
     assert errors.index(min(errors)) + 1 == len(seen) - 5 < 495
 
 
-def test_a_defence_is_a_loss(faces: Faces, tmp_path: Path) -> None:
+def test_a_defence_is_a_loss(faces: ImageSet, tmp_path: Path) -> None:
     @dataclasses.dataclass(frozen=True)
     class SmallLogits:
         strength: float
@@ -183,7 +185,7 @@ def test_a_defence_is_a_loss(faces: Faces, tmp_path: Path) -> None:
     ],
 )
 def test_bad_calls_get_a_sentence(
-    faces: Faces, tmp_path: Path, call: Callable[[Faces, Path], object], sentence: str
+    faces: ImageSet, tmp_path: Path, call: Callable[[ImageSet, Path], object], sentence: str
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         call(faces, tmp_path)
@@ -191,7 +193,7 @@ def test_bad_calls_get_a_sentence(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_an_answer_does_not_depend_on_the_batch(faces: Faces, tmp_path: Path, architecture: str) -> None:
+def test_an_answer_does_not_depend_on_the_batch(faces: ImageSet, tmp_path: Path, architecture: str) -> None:
     module = short(faces, tmp_path, architecture).module
     images = torch.cat((torch.tensor(faces.images[:9]), torch.zeros(1, 1, 112, 92)))
     alone = torch.cat([module(image[None]) for image in images])
@@ -202,7 +204,7 @@ def test_an_answer_does_not_depend_on_the_batch(faces: Faces, tmp_path: Path, ar
     assert images.grad[:9].abs().amax((1, 2, 3)).min() > 0
 
 
-def test_augmentation_stays_legal_and_follows_its_generator(faces: Faces) -> None:
+def test_augmentation_stays_legal_and_follows_its_generator(faces: ImageSet) -> None:
     images = torch.tensor(faces.images[:20])
     changed = Augmentation()(images, torch.Generator().manual_seed(3))
     assert changed.shape == images.shape
@@ -215,7 +217,7 @@ def test_augmentation_stays_legal_and_follows_its_generator(faces: Faces) -> Non
     torch.testing.assert_close(mirror(images, torch.Generator()), images.flip(3), atol=1e-4, rtol=0)
 
 
-def test_softmax_regression_lies_in_the_span_of_its_photos(faces: Faces, tmp_path: Path) -> None:
+def test_softmax_regression_lies_in_the_span_of_its_photos(faces: ImageSet, tmp_path: Path) -> None:
     trained = train_target(SPLIT, faces=faces, cache=tmp_path)
     assert target_error(trained, SPLIT, faces) <= 0.075  # the paper's, with seven photos of each person
     assert trained.card["training_error"] == 0
@@ -225,7 +227,7 @@ def test_softmax_regression_lies_in_the_span_of_its_photos(faces: Faces, tmp_pat
     assert np.linalg.norm(weights - weights @ basis @ basis.T) < 1e-4 * np.linalg.norm(weights)
 
 
-def test_softmax_regression_over_random_splits(faces: Faces, tmp_path: Path) -> None:
+def test_softmax_regression_over_random_splits(faces: ImageSet, tmp_path: Path) -> None:
     told: list[tuple[int, float]] = []
     errors = random_split_errors(range(2), faces=faces, cache=tmp_path, progress=lambda *step: told.append(step))
     assert told == list(enumerate(errors))
@@ -233,7 +235,7 @@ def test_softmax_regression_over_random_splits(faces: Faces, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_evaluation_network_knows_the_faces(faces: Faces, tmp_path: Path) -> None:
+def test_evaluation_network_knows_the_faces(faces: ImageSet, tmp_path: Path) -> None:
     trained = train_evaluation(SPLIT, faces=faces, cache=tmp_path)
     assert evaluation_accuracy(trained, SPLIT, faces) >= 0.97
     shared = train_evaluation(SPLITS["att30"], faces=faces, cache=tmp_path)

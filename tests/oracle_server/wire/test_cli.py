@@ -254,7 +254,7 @@ def test_publish_writes_public_people_only(command: Command, tmp_path: Path) -> 
     assert images.shape == (100, 1, 112, 92)
     known = faces()
     published = {image.tobytes() for image in images}
-    assert published == {image.tobytes() for image in known.images[known.people >= 30]}
+    assert published == {image.tobytes() for image in known.images[known.labels >= 30]}
 
 
 @pytest.mark.parametrize("name", ["serve", "train", "import", "publish", "keys", "usage", "audit"])
