@@ -18,7 +18,7 @@ TABLE = [
 
 
 def shown(faces: ImageSet, rows: tuple[int, ...]) -> set[tuple[int, int]]:
-    index = np.array(rows)
+    index = np.array(rows, dtype=np.int64)
     return set(zip(faces.labels[index].tolist(), (index % 10 + 1).tolist(), strict=True))
 
 
