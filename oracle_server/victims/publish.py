@@ -1,10 +1,11 @@
 """The public part of a split, written to a folder: all that an attacker gets.
 
     card.json   what this is: split, data set, number of images, shape, range, hashes, credit, terms
-    images.npy  (N, 1, H, W) float32 in [0, 1], people without names; absent when the split has no public people
+    images.npy  (N, 1, H, W) float32 in [0, 1], people without names; absent when the split publishes nothing
 
 Images are ordered by their hash, so that their order does not tell who is on them. No labels are written, neither of
 private people nor of public ones. What was written is read back and compared with every image that must stay private.
+Images of another data set than the private one are resized to the shape that the model takes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oracle_server.victims.images import ImageSet
-from oracle_server.victims.splits import Split, load
+from oracle_server.victims.images import ImageSet, resized
+from oracle_server.victims.splits import DATA, Split, load
 
 __all__ = ["LeakError", "TermsError", "private_images_in", "publish"]
 
@@ -43,8 +44,8 @@ def publish(split: Split, out: Path, accept_terms: bool = False, *, faces: Image
     Args:
         split: whose public part.
         out: a new folder, an empty one, or one that an earlier call wrote.
-        accept_terms: needed for a data set with terms of use.
-        faces: the data set, when it is at hand already.
+        accept_terms: needed when the data set that is published has terms of use.
+        faces: the split's data set, when it is at hand already.
 
     Raises:
         TermsError: the data set has terms and `accept_terms` is not set.
@@ -52,11 +53,17 @@ def publish(split: Split, out: Path, accept_terms: bool = False, *, faces: Image
         LeakError: what was written holds a private image.
     """
     faces = faces or load(split)
-    if faces.terms and not accept_terms:
-        raise TermsError(f"the data set {faces.name} has terms of use ({faces.terms}): publish it with --accept-terms")
+    source = DATA[split.published_data]() if split.published_data else faces
+    if source.terms and not accept_terms:
+        raise TermsError(
+            f"the data set {source.name} has terms of use ({source.terms}): publish it with --accept-terms"
+        )
     if out.exists() and (not out.is_dir() or {entry.name for entry in out.iterdir()} - set(_FILES)):
         raise FileExistsError(f"{out} holds other files: publish to a new or empty folder")
-    images = _by_hash(faces.images[np.asarray(split.published, dtype=np.int64)])
+    images = source.images[np.asarray(split.published, dtype=np.int64)]
+    if images.shape[2:] != faces.images.shape[2:]:
+        images = resized(images, *faces.images.shape[2:])
+    images = _by_hash(images)
     out.mkdir(parents=True, exist_ok=True)
     (out / "images.npy").unlink(missing_ok=True)
     written = _npy(images) if len(images) else b""
@@ -65,14 +72,15 @@ def publish(split: Split, out: Path, accept_terms: bool = False, *, faces: Image
         "split": split.name,
         "split_sha256": split.sha256(),
         "data": faces.name,
+        **({"published_data": source.name} if split.published_data else {}),
         "images": len(images),
         "shape": list(faces.images.shape[1:]),
         "dtype": "float32",
         "range": [0.0, 1.0],
         "images_sha256": hashlib.sha256(written).hexdigest() if written else None,
-        "credit": faces.credit,
-        "terms": faces.terms,
-        "terms_accepted": bool(accept_terms and faces.terms),
+        "credit": source.credit,
+        "terms": source.terms,
+        "terms_accepted": bool(accept_terms and source.terms),
     }
     if written:
         _write(out / "images.npy", written)
@@ -86,8 +94,8 @@ def publish(split: Split, out: Path, accept_terms: bool = False, *, faces: Image
 def private_images_in(folder: Path, split: Split, faces: ImageSet) -> list[int]:
     """Rows of the data set that must stay private and lie in a published folder, found by their pixels.
 
-    Private is every row that the split does not publish, and the target's own rows in any case. Pixels count as the
-    same when they round to the same bytes.
+    Private is every row that the split does not publish, and the target's own rows in any case; every row at all when
+    another data set is published. Pixels count as the same when they round to the same bytes.
 
     Raises:
         LeakError: the folder holds a file that publishing does not write.
@@ -98,7 +106,8 @@ def private_images_in(folder: Path, split: Split, faces: ImageSet) -> list[int]:
     if not path.exists():
         return []
     shown = {_pixels(image) for image in np.load(path, allow_pickle=False)}
-    mine = (set(range(len(faces.images))) - set(split.published)) | {*split.target, *split.test}
+    public = set() if split.published_data else set(split.published)
+    mine = (set(range(len(faces.images))) - public) | {*split.target, *split.test}
     return sorted(row for row in mine if _pixels(faces.images[row]) in shown)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,7 @@ from torch import nn
 from oracle_server.victims.augmentation import Augmentation
 from oracle_server.victims.autoencoder import Pretraining, StackedAutoencoder
 from oracle_server.victims.cnn import Cnn
+from oracle_server.victims.conv_classifier import ConvClassifier
 from oracle_server.victims.mlp import Mlp
 from oracle_server.victims.softmax_regression import SoftmaxRegression
 
@@ -45,6 +47,8 @@ class Recipe:
         patience: stop this many epochs after the training error last improved; None trains for all epochs.
         augmentation: applied to every batch; None leaves photos as they are.
         pretraining: of each layer, before all else; None for a model that has none.
+        max_steps: fewer epochs when there are so many rows that all epochs would take more steps than this; None for
+            no bound. One epoch is run in any case.
     """
 
     epochs: int
@@ -57,6 +61,7 @@ class Recipe:
     patience: int | None = None
     augmentation: Augmentation | None = None
     pretraining: Pretraining | None = None
+    max_steps: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate"):
@@ -68,6 +73,16 @@ class Recipe:
             raise ValueError(f"weight_decay must not be below 0, not {self.weight_decay}")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience must be at least 1, not {self.patience}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, not {self.max_steps}")
+
+    def epochs_for(self, rows: int) -> int:
+        """Epochs over that many training rows: `epochs`, or as many whole ones as `max_steps` allow, at least one."""
+        if rows < 1:
+            raise ValueError(f"rows must be at least 1, not {rows}")
+        if self.max_steps is None:
+            return self.epochs
+        return max(1, min(self.epochs, self.max_steps // math.ceil(rows / self.batch_size)))
 
 
 ARCHITECTURES: Mapping[str, Callable[[int, tuple[int, ...]], nn.Module]] = MappingProxyType(
@@ -76,6 +91,8 @@ ARCHITECTURES: Mapping[str, Callable[[int, tuple[int, ...]], nn.Module]] = Mappi
         "mlp": Mlp,
         "autoencoder": StackedAutoencoder,
         "cnn": Cnn,
+        "cnn_digits": Cnn,
+        "conv_classifier": ConvClassifier,
     }
 )
 
@@ -101,6 +118,25 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             schedule=Schedule.ONE_CYCLE,
             weight_decay=1e-2,
             augmentation=Augmentation(),
+        ),
+        # The same network, for digits: a mirrored or half-hidden digit may be another one.
+        "cnn_digits": Recipe(
+            epochs=60,
+            batch_size=64,
+            learning_rate=3e-3,
+            optimiser=Optimiser.ADAMW,
+            schedule=Schedule.ONE_CYCLE,
+            weight_decay=1e-2,
+            augmentation=Augmentation(mirror=0.0, hidden=0.0),
+            max_steps=2000,
+        ),
+        "conv_classifier": Recipe(
+            epochs=100,
+            batch_size=64,
+            learning_rate=1e-3,
+            optimiser=Optimiser.ADAMW,
+            schedule=Schedule.ONE_CYCLE,
+            max_steps=480,
         ),
     }
 )

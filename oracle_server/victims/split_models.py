@@ -13,6 +13,8 @@ from oracle_server.victims.training import CrossEntropy, Loss, Progress, Trained
 
 __all__ = ["evaluation_accuracy", "random_split_errors", "target_error", "train_evaluation", "train_target"]
 
+_DIGITS = ("digits", "mnist")  # data sets whose images must not be mirrored or half hidden to learn from
+
 
 def train_target(
     split: Split,
@@ -56,7 +58,7 @@ def train_evaluation(
     if not 0 <= number < len(split.evaluations):
         raise ValueError(f"split {split.name} has {len(split.evaluations)} evaluation networks: no number {number}")
     return train_victim(
-        "cnn",
+        "cnn_digits" if split.data in _DIGITS else "cnn",
         faces or load(split),
         split.evaluations[number],
         split.known,

@@ -26,7 +26,7 @@ from oracle_server.victims.images import ImageSet
 from oracle_server.victims.recipes import ARCHITECTURES, RECIPES, Optimiser, Pretraining, Recipe, Schedule
 from oracle_server.victims.splits import class_of, rows_sha256
 
-__all__ = ["CODE_VERSION", "CrossEntropy", "Epoch", "Loss", "Trained", "error_rate", "fit", "train_victim"]
+__all__ = ["CODE_VERSION", "CrossEntropy", "Epoch", "Loss", "Trained", "Wrap", "error_rate", "fit", "train_victim"]
 
 CODE_VERSION = 1
 """Raised with every change of this package after which the same key would name another model."""
@@ -48,6 +48,13 @@ class CrossEntropy:
     def __call__(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = module(inputs)
         return functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), logits
+
+
+class Wrap(Protocol):
+    """Puts an architecture's module into a larger one that is trained as a whole: a frozen dataclass, see `Loss`."""
+
+    def __call__(self, module: nn.Module, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+        """The whole, whose answer to a batch is still logits (N, classes)."""
 
 
 @runtime_checkable
@@ -97,6 +104,7 @@ def train_victim(
     *,
     recipe: Recipe | None = None,
     loss: Loss | None = None,
+    wrap: Wrap | None = None,
     seed: int = 0,
     device: str = "cpu",
     cache: Path | None = None,
@@ -111,13 +119,14 @@ def train_victim(
         people: who is class 0, 1, ...; everybody on the rows must be among them.
         recipe: hyper-parameters; by default those of the architecture.
         loss: by default cross-entropy; a dataclass, so that its ``repr`` tells it from others.
+        wrap: the module is trained inside of what this makes of it; a dataclass too.
         seed: of the start, the order of photos, augmentation and dropout.
         device: ``cpu`` or ``cuda``; the models of the two differ in the last bits and are cached apart.
         cache: root of the cache; by default ``cache.root()``.
         progress: called after each epoch; not called on a cache hit.
 
     Raises:
-        ValueError: an unknown architecture, no rows, a loss without a name, a training that diverges.
+        ValueError: an unknown architecture, no rows, a loss or wrap without a name, a training that diverges.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
@@ -126,6 +135,8 @@ def train_victim(
     loss = CrossEntropy() if loss is None else loss
     if not dataclasses.is_dataclass(loss):
         raise ValueError("the loss must be a frozen dataclass, so that its repr names it in the cache")
+    if wrap is not None and not dataclasses.is_dataclass(wrap):
+        raise ValueError("the wrap must be a frozen dataclass, so that its repr names it in the cache")
     recipe = recipe or RECIPES[architecture]
     labels = class_of(faces, rows, people)
     images = faces.images[np.asarray(rows, dtype=np.int64)]
@@ -144,10 +155,14 @@ def train_victim(
         "seed": seed,
         "torch": torch.__version__,
     }
+    if wrap is not None:  # left out otherwise, so that models which were made without keep their keys
+        made_by["wrap"] = repr(wrap)
     key = model_cache.key_of(made_by)
     folder = (cache or model_cache.root()) / "victims" / key
     with _seeded(seed, device):
-        module = ARCHITECTURES[architecture](len(people), tuple(images.shape[1:])).to(device)
+        shape = tuple(images.shape[1:])
+        module = ARCHITECTURES[architecture](len(people), shape)
+        module = (module if wrap is None else wrap(module, len(people), shape)).to(device)
         found = model_cache.find(folder)
         if found is None:
             began = time.monotonic()
@@ -187,13 +202,14 @@ def fit(
         raise ValueError(f"{type(module).__name__} has no pre-training: leave `pretraining` out of its recipe")
     inputs, targets = torch.tensor(images, device=device), torch.tensor(labels, device=device)
     draws = torch.Generator().manual_seed(seed)
-    optimiser, schedule = _optimiser(module, recipe, math.ceil(len(inputs) / recipe.batch_size))
-    best, best_epoch, last = math.inf, 0, Epoch(0, recipe.epochs, math.inf, 1.0)
+    epochs = recipe.epochs_for(len(inputs))
+    optimiser, schedule = _optimiser(module, recipe, epochs * math.ceil(len(inputs) / recipe.batch_size))
+    best, best_epoch, last = math.inf, 0, Epoch(0, epochs, math.inf, 1.0)
     module.train()
     with _seeded(seed, device):
         if recipe.pretraining is not None and isinstance(module, Pretrainable):
             module.pretrain(inputs, recipe.pretraining, draws)
-        for epoch in range(1, recipe.epochs + 1):
+        for epoch in range(1, epochs + 1):
             total, wrong = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
             for batch in torch.randperm(len(inputs), generator=draws).split(recipe.batch_size):
                 batch = batch.to(device)
@@ -207,7 +223,7 @@ def fit(
                 schedule.step()
                 total += value.detach() * len(batch)
                 wrong += (logits.argmax(1) != targets[batch]).sum()
-            last = Epoch(epoch, recipe.epochs, float(total) / len(inputs), int(wrong) / len(inputs))
+            last = Epoch(epoch, epochs, float(total) / len(inputs), int(wrong) / len(inputs))
             if not math.isfinite(last.loss):
                 raise ValueError(f"the training diverged in epoch {epoch}: lower the learning rate of {recipe}")
             if progress is not None:
@@ -240,7 +256,7 @@ def _optimiser(
     else:
         optimiser = torch.optim.AdamW(module.parameters(), rate, weight_decay=decay)
     if recipe.schedule is Schedule.ONE_CYCLE:
-        return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=recipe.epochs * steps)
+        return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
     return optimiser, torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
 
 

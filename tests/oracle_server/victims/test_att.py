@@ -68,3 +68,16 @@ def test_the_hash_notices_one_pixel(faces: ImageSet) -> None:
     changed[7, 0, 3, 3] = 0.5
     other = ImageSet(changed, faces.labels, faces.name)
     assert faces.sha256() == ImageSet(faces.images.copy(), faces.labels, faces.name).sha256() != other.sha256()
+
+
+def test_small_photos_are_the_middle_of_the_large_ones(faces: ImageSet) -> None:
+    small = att.square_faces()
+    assert (small.images.shape, small.name) == ((400, 1, 64, 64), "att64")
+    assert (small.credit, small.terms) == (faces.credit, faces.terms)
+    np.testing.assert_array_equal(small.labels, faces.labels)
+    middle = faces.images[:, :, 10:102]
+    np.testing.assert_allclose(small.images.mean((1, 2, 3)), middle.mean((1, 2, 3)), atol=0.01)
+    thumbs = middle[:, 0].reshape(400, 4, 23, 4, 23).mean((2, 4)), small.images[:, 0].reshape(400, 4, 16, 4, 16)
+    np.testing.assert_allclose(thumbs[1].mean((2, 4)), thumbs[0], atol=0.03)
+    shifted = faces.images[:, 0, :92].reshape(400, 4, 23, 4, 23).mean((2, 4))
+    assert np.abs(thumbs[1].mean((2, 4)) - shifted).max() > 0.1  # the top of a photo is not its middle

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from oracle_server.victims import training
 from oracle_server.victims.augmentation import Augmentation
 from oracle_server.victims.images import ImageSet
-from oracle_server.victims.recipes import ARCHITECTURES, RECIPES, Recipe
+from oracle_server.victims.recipes import ARCHITECTURES, RECIPES, Recipe, Schedule
 from oracle_server.victims.split_models import (
     evaluation_accuracy,
     random_split_errors,
@@ -168,13 +168,48 @@ def test_a_defence_is_a_loss(faces: ImageSet, tmp_path: Path) -> None:
     assert 0 < spread(0.3) < 0.5 * spread(0.0)
 
 
+def test_a_wrap_is_trained_as_a_whole_and_has_a_key_of_its_own(faces: ImageSet, tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Scaled:
+        """The module with a learned factor behind it."""
+
+        start: float
+
+        def __call__(self, module: nn.Module, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+            assert (classes, input_shape) == (3, (1, 112, 92))
+            whole = nn.Sequential(module, nn.Linear(3, 3, bias=False))
+            nn.init.eye_(whole[1].weight).data.mul_(self.start)
+            return whole
+
+    alone, wrapped = short(faces, tmp_path), short(faces, tmp_path, wrap=Scaled(2.0))
+    assert wrapped.key != alone.key != short(faces, tmp_path, wrap=Scaled(1.0)).key != wrapped.key
+    assert "wrap" not in alone.card
+    assert (wrapped.module.get_parameter("1.weight") - 2 * torch.eye(3)).abs().max() > 0
+    hit = short(faces, tmp_path, wrap=Scaled(2.0))
+    assert hit.cached
+    assert same_weights(hit, wrapped)
+
+
+@pytest.mark.parametrize(("max_steps", "epochs"), [(None, 5), (9, 3), (2, 1)])
+def test_epochs_are_cut_to_the_steps(faces: ImageSet, tmp_path: Path, max_steps: int | None, epochs: int) -> None:
+    """Three batches an epoch; a one-cycle schedule ends with the last of them."""
+    seen: list[Epoch] = []
+    recipe = Recipe(5, 8, 1e-3, schedule=Schedule.ONE_CYCLE, max_steps=max_steps)
+    trained = short(faces, tmp_path, recipe=recipe, progress=seen.append)
+    assert trained.card["epochs"] == len(seen) == epochs
+    assert {epoch.total for epoch in seen} == {epochs}
+    uncut = short(faces, tmp_path, recipe=dataclasses.replace(recipe, epochs=epochs, max_steps=None))
+    assert same_weights(trained, uncut)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
         (lambda f, c: train_victim("vgg", f, ROWS, PEOPLE, cache=c), "unknown architecture 'vgg': choose one of"),
         (lambda f, c: train_victim("cnn", f, [], PEOPLE, cache=c), "nothing to train on"),
         (lambda f, c: train_victim("cnn", f, ROWS, [0, 1], cache=c), r"not among the classes: \[2\]"),
-        (lambda f, c: short(f, c, loss=lambda *_: None), "must be a frozen dataclass"),
+        (lambda f, c: short(f, c, loss=lambda *_: None), "loss must be a frozen dataclass"),
+        (lambda f, c: short(f, c, wrap=lambda *_: None), "wrap must be a frozen dataclass"),
         (lambda f, c: short(f, c, recipe=Recipe(9, 8, 1e38)), "diverged in epoch"),
         (lambda f, c: train_evaluation(SPLIT, 1, faces=f, cache=c), "has 1 evaluation networks: no number 1"),
         (lambda f, c: ARCHITECTURES["cnn"](3, (1, 12, 40)), "at least 16 pixels"),
