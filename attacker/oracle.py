@@ -30,7 +30,7 @@ from protos.codec import decode, digest, dtype_name, raw, serialize
 from protos.contracts import contract_values
 from protos.mirage.v1 import oracle_pb2 as pb
 from protos.mirage.v1.oracle_pb2_grpc import OracleStub
-from protos.schema import Feature
+from protos.schema import Feature, Output
 from protos.tree import Tree
 
 __all__ = ["WINDOW", "BudgetSpent", "Oracle", "OracleError"]
@@ -63,12 +63,16 @@ class Oracle:
     """One key's access to one hosted model, described on opening.
 
     input_shape  of one row; low and high bound every value in it
-    classes      C
-    kind         of model: neural, tree, regression; the last two publish their features and response, and as
-                 side information the confusion matrix (C, C) of a tree or the error's standard deviation
+    classes      C; 0 for a feature model
+    kind         of model: neural, tree, regression, features; trees and regressions publish features and response, and
+                 as side information the confusion matrix (C, C) of a tree or the error's standard deviation
+    outputs      of a feature model: name and group of each, in [0, 1]; `released`: the names of those that this key
+                 gets, in the order of the columns of an answer's numbers
+    joint        the classifier was trained together with a network that inverts it
     patience     seconds of failures in a row before a run stops; it can be resumed
     max_rows     rows that one request carries at most: as many as the server takes, and no more than go fast
     spent        rows answered so far, counted here; `spent_on[c]` those asked for target c, `shared` those for all
+    notice       tells whoever watches what an attack does between its questions
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Oracle:
         certificate: Path | None = None,
         patience: float = 60.0,
         progress: Callable[[int, int | None], None] = lambda spent, budget: None,
+        notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         options = [
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
@@ -94,6 +99,7 @@ class Oracle:
         self._address, self._patience = address, patience
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._progress = progress
+        self.notice = notice
         self._predict: Any = self._channel.unary_unary("/mirage.v1.Oracle/Predict")  # bytes, for the journal
         self._stub = OracleStub(self._channel)
         try:
@@ -112,16 +118,20 @@ class Oracle:
         self.response = Feature.from_message(card.response) if card.HasField("response") else None
         self.confusion = decode(card.confusion) if card.HasField("confusion") else None
         self.error_std = card.error_std if card.HasField("error_std") else None
+        self.outputs = tuple(Output.from_message(output) for output in card.outputs)
+        self.joint = card.joint
         self.archive_sha256 = card.archive_sha256.hex()
         self._archives = {"": card.archive_sha256} | {part.name: part.sha256 for part in card.archives}
         self.contract = Contract(**contract_values(described.contract))
+        groups = self.contract.features or {output.group for output in self.outputs}
+        self.released = tuple(output.name for output in self.outputs if output.group in groups)
         self.max_rows = _rows_of_a_request(described)
         self.shared = 0
         self.spent_on: Counter[int] = Counter()
         self.device: torch.device | str = "cpu"
         self._sequence = 0
         self._journal: Journal | None = None
-        self._folder = Path()
+        self.folder = Path()
 
     def _describe(self) -> pb.DescribeResponse:
         described: pb.DescribeResponse = self._insist(
@@ -133,7 +143,7 @@ class Oracle:
 
     def begin(self, folder: Path, run: dict[str, Any], device: torch.device | str = "cpu") -> None:
         """Open the journal in `folder` for the run that `run` names, and count from zero. Needed before any query."""
-        self._folder, self.device = folder, device
+        self.folder, self.device = folder, device
         self._journal = Journal(folder / "journal.bin", run)
 
     def forget(self) -> None:
@@ -254,7 +264,7 @@ class Oracle:
         if part not in self._archives:
             there = ", ".join(name for name in self._archives if name) or "none"
             raise ValueError(f"the model publishes no part {part!r}; there is {there}")
-        path = self._folder / f"{part or 'model'}.{suffix}"
+        path = self.folder / f"{part or 'model'}.{suffix}"
         promised = self._archives[part]
         if not path.exists() or hashlib.sha256(path.read_bytes()).digest() != promised:
             self._insist(lambda: self._download(part, path, promised))

@@ -10,6 +10,7 @@ model (whoever has read that many bits could have had the weights), plus the car
     top-k, rounded   which k of C, and the points of the lattice in k dimensions whose sum may fall short of one
     weights          the archive
     a number         of a regression: its float64, or the multiples of r between its smallest and largest prediction
+    features         each released one: the float32 that it is computed as, or the multiples of r around [0, 1]
 
 Whatever follows from a longer answer cannot tell more than that one: a rounded answer no more than the logits, the k
 largest rounded scores no more than all of them.
@@ -31,6 +32,9 @@ def capacity_bits(contract: Contract, card: Card, rows: int, downloads: int = 0)
     model = 8.0 * card.archive_bytes
     if card.response is not None and card.kind == "regression":
         answers = rows * _bits_of_a_number(contract.round_to, card.response.high - card.response.low)
+    elif card.kind == "features":
+        released = sum(not contract.features or group in contract.features for group in card.groups)
+        answers = rows * released * min(32.0, _bits_of_a_number(contract.round_to, 1.0))
     else:
         answers = rows * bits_per_row(contract.access, contract.top_k, contract.round_to, card.classes)
     return 8.0 * card.message().ByteSize() + (model if downloads else min(answers, model))

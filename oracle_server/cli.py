@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from oracle_server.cli_common import ROOT, one_sentence
+from oracle_server.cli_features import train_features
 from oracle_server.cli_models import MODEL_COMMANDS
 from oracle_server.contracts import contract_from_message, contract_message, contract_words
 from oracle_server.ledger import SqliteLedger
@@ -35,6 +36,7 @@ def main() -> None:
 
 for command in MODEL_COMMANDS:
     main.add_command(command)
+main.add_command(train_features)
 
 
 @main.command("serve", epilog="Example: oracle-server serve --root oracle --port 50051 --device auto")
@@ -80,17 +82,26 @@ def keys() -> None:
 @click.option("--access", required=True, type=click.Choice([a.value for a in Access]))
 @click.option("--top-k", type=int, help="Release only the k largest scores.")
 @click.option("--round-to", type=float, help="Round released scores to multiples of this.")
+@click.option("--features", default="", help="Feature models: release only these groups of outputs, a,b,...")
 @click.option("--defence", "defences", multiple=True, help="name or name:parameter=value,... ; may be repeated.")
 @click.option("--budget", type=int, help="Rows that may be answered.")
 @click.option("--rate", type=float, help="Rows a second.")
 @click.option("--expires-in", type=float, help="Seconds until the key is refused.")
 def create(
-    root: Path, model: str, label: str, access: str, defences: tuple[str, ...], expires_in: float | None, **numbers: Any
+    root: Path,
+    model: str,
+    label: str,
+    access: str,
+    features: str,
+    defences: tuple[str, ...],
+    expires_in: float | None,
+    **numbers: Any,
 ) -> None:
     """Make a key and print it, once."""
     with one_sentence(), open_operator(root) as operator:
         contract = Contract(
             Access(access),
+            features=tuple(group for word in features.split(",") if (group := word.strip())),
             defences=tuple(_defence(text) for text in defences),
             expires=None if expires_in is None else time.time() + expires_in,
             **numbers,

@@ -47,6 +47,7 @@ def contract_words(contract: Contract) -> str:
     words = [contract.access.value]
     words += [f"top {contract.top_k}"] if contract.top_k else []
     words += [f"rounded to {contract.round_to:g}"] if contract.round_to else []
+    words += [f"only {' and '.join(contract.features)}"] if contract.features else []
     words += [f"{name}({', '.join(f'{k}={v:g}' for k, v in values)})" for name, values in contract.defences]
     words += [f"budget {contract.budget}"] if contract.budget is not None else []
     words += [f"{contract.rate:g} rows/s"] if contract.rate else []

@@ -19,7 +19,7 @@ def largest_batch(card: Card, message_bytes: int, most: int) -> int:
     of both; at most `most`.
     """
     asked = int(np.prod(card.input_shape)) * np.dtype(card.input_dtype).itemsize
-    row = max(asked, 16 * card.classes)  # a released score is 8 bytes, beside its index of 8 under top-k
+    row = max(asked, 16 * card.width)  # a released score is 8 bytes, beside its index of 8 under top-k
     return max(1, min(most, (message_bytes - 4096) // row))
 
 

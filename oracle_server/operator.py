@@ -135,8 +135,8 @@ def open_operator(root: Path) -> Iterator[Operator | RemoteOperator]:
 
 
 def _fits(contract: Contract, card: Card) -> None:
-    if card.kind == "regression":
-        release_values(np.zeros((1, 1)), contract)
+    if card.kind in ("regression", "features"):
+        release_values(np.zeros((1, card.width)), contract, card.groups)
     elif contract.features:
         raise ValueError("features belong to feature models, and this model is a classifier: leave them out")
     elif contract.access is Access.SCORES and contract.top_k is not None and contract.top_k > card.classes:

@@ -32,7 +32,9 @@ class Model(Protocol):
     batch: int
 
     def logits(self, requests: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Logits (N, C) of each request's rows (N, *input_shape), in order; a regression's predictions (N, 1)."""
+        """Logits (N, C) of each request's rows (N, *input_shape), in order; a regression's predictions (N, 1); a
+        feature model's outputs (N, D).
+        """
 
     def warm_up(self) -> None:
         """Do once what the first caller should not wait for."""

@@ -30,6 +30,7 @@ from oracle_server.guard import Guard
 from oracle_server.inputs import largest_batch
 from oracle_server.ledger import Ledger
 from oracle_server.models.card import Card
+from oracle_server.models.features import FeatureModel
 from oracle_server.models.neural import NeuralModel, choose_device
 from oracle_server.models.regression import RegressionModel
 from oracle_server.models.repository import Repository
@@ -141,6 +142,8 @@ def _model(archive: Path, card: Card, device: torch.device, batch: int) -> Model
         return TreeModel(archive, card, batch)
     if card.kind == "regression":
         return RegressionModel(archive, card, batch)
+    if card.kind == "features":
+        return FeatureModel(archive, card, device, batch)
     return NeuralModel(archive, card, device, batch)
 
 

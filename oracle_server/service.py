@@ -100,8 +100,8 @@ class OracleService:
         except Refusal as refusal:
             raise Refusal(refusal.reason, refusal.sentence, charged=(await charging.done()).rows) from None
         charge = await charging.done()
-        if hosted.card.kind == "regression":
-            response = _response(release_values(logits, key.contract))
+        if hosted.card.kind in ("regression", "features"):
+            response = _response(release_values(logits, key.contract, hosted.card.groups))
         else:
             seed = (self._ledger.server_secret, key.key_id.encode(), request.request_id)
             response = _response(release(logits, key.contract, defend(key.contract.defences, seed)))

@@ -135,8 +135,7 @@ class Contract:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"a contract has no field {', '.join(sorted(unknown))}")
-        known = dict(values)
-        known["access"] = Access(known["access"])
+        known = {**values, "access": Access(values["access"])}
         known["features"] = tuple(known.get("features", ()))
         known["defences"] = tuple((n, tuple((k, float(v)) for k, v in ps)) for n, ps in known.get("defences", ()))
         return cls(**known)
@@ -149,7 +148,7 @@ class Contract:
 
 @dataclass(frozen=True)
 class Released:
-    """What leaves, exactly one of: `scores` (N, C); `indices` and `values` (N, k); `labels` (N,); `numbers` (N,)."""
+    """What leaves, exactly one of: `scores` (N, C); `indices` and `values` (N, k); `labels` (N,); `numbers`."""
 
     scores: np.ndarray | None = None
     indices: np.ndarray | None = None
@@ -184,15 +183,18 @@ def release(logits: np.ndarray, contract: Contract, defend: Defend | None = None
     return Released(indices=order, values=np.take_along_axis(scores, order, axis=1))
 
 
-def release_values(predictions: np.ndarray, contract: Contract) -> Released:
-    """Turn a regression's predictions (N, 1) into what the contract lets out: float64, rounded.
-
-    A number has no label, no rank and no place on the simplex: a contract that restricts one of these is refused with
-    `ValueError`, since its holder would get more than it says.
+def release_values(predictions: np.ndarray, contract: Contract, groups: tuple[str, ...] = ()) -> Released:
+    """Turn predictions into what the contract lets out, float64, rounded: a regression's (N, 1) into (N,); a feature
+    model's (N, D), whose columns belong to `groups`, into those of the contract's groups, or all. A number has no
+    label, rank or place on the simplex: `ValueError` for a contract that restricts one or names a missing group.
     """
-    if contract.access is Access.LABEL or contract.top_k is not None or contract.defences or contract.features:
-        raise ValueError("a regression releases numbers: use access weights or scores, with no more than round_to")
-    numbers = np.asarray(predictions, dtype=np.float64)[:, 0]
+    what = "a feature model" if groups else "a regression"
+    if contract.access is Access.LABEL or contract.top_k is not None or contract.defences:
+        raise ValueError(f"{what} releases numbers: use access weights or scores, without top_k and defences")
+    if unknown := ", ".join(sorted(set(contract.features) - set(groups))):
+        raise ValueError(f"{what} releases no group {unknown}; there is {', '.join(dict.fromkeys(groups)) or 'none'}")
+    keep = [not contract.features or group in contract.features for group in groups] or [True]
+    numbers = np.asarray(predictions, dtype=np.float64)[:, keep]  # as many columns as groups, or an IndexError
     if contract.round_to is not None:
         numbers = np.rint(numbers / contract.round_to) * contract.round_to
-    return Released(numbers=numbers)
+    return Released(numbers=numbers if groups else numbers[:, 0])

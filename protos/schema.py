@@ -1,4 +1,5 @@
-"""The published schema of a table: what each column of a model's input means and how often each of its values occurs.
+"""The published schema of a model: what each column of a table means and how often each of its values occurs, and what
+each output of a feature model is called.
 
 A row of a table is a float32 vector (d,), one entry for each feature: the code 0, 1, ... of a nominal feature's level,
 or the value of a numeric one.
@@ -13,7 +14,7 @@ from typing import Any
 
 from protos.mirage.v1 import oracle_pb2
 
-__all__ = ["Feature"]
+__all__ = ["Feature", "Output"]
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,27 @@ class Feature:
             tuple(message.prior),
             tuple(message.edges),
         )
+
+
+@dataclass(frozen=True)
+class Output:
+    """One number of a feature model's answer, in [0, 1] by definition.
+
+    group  outputs are released by group: a contract names groups
+
+    Raises `ValueError` when one of the names is empty.
+    """
+
+    name: str
+    group: str
+
+    def __post_init__(self) -> None:
+        if not (self.name and self.group):
+            raise ValueError(f"an output needs a name and a group, not {self.name!r} and {self.group!r}")
+
+    def message(self) -> oracle_pb2.Output:
+        return oracle_pb2.Output(name=self.name, group=self.group)
+
+    @classmethod
+    def from_message(cls, message: oracle_pb2.Output) -> Output:
+        return cls(message.name, message.group)

@@ -11,7 +11,7 @@ import numpy as np
 from protos import RANGE_MARKER
 from protos.codec import encode, wire_dtype
 from protos.mirage.v1 import oracle_pb2, tensor_pb2
-from protos.schema import Feature
+from protos.schema import Feature, Output
 
 __all__ = ["Card", "Part"]
 
@@ -32,10 +32,14 @@ class Card:
     input_shape  of one row, without the batch; low and high are the smallest and largest legal value in it
     parameters   number of weights; archive_bytes is the size of model.pt2 and bounds what any interface can give away
     deterministic  served in batches of one fixed shape, so that a row's answer is the same, bit for bit, in any company
-    kind         "neural", "tree" or "regression"; the last two have a schema: features of a row (d,), and a response
+    classes      C; 1 for a regression, 0 for a feature model, which has outputs instead
+    kind         "neural", "tree", "regression" or "features"; trees and regressions have a schema: features of a row
+                 (d,), and a response
     confusion    trees: (C, C) rows of true class i predicted as j, of the `confusion_rows` "training" or "held-out"
     error_std    regressions: standard deviation of the error on the training rows
     parts        what can be downloaded on its own
+    outputs      feature models: name and group of each column of an answer, each number in [0, 1]
+    joint        the classifier was trained together with a network that inverts it
     """
 
     name: str
@@ -59,11 +63,27 @@ class Card:
     error_std: float | None = None
     parts: tuple[Part, ...] = ()
     range_marker: str = RANGE_MARKER
+    outputs: tuple[Output, ...] = ()
+    joint: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.kind == "features") != bool(self.outputs) or (self.outputs and self.classes):
+            raise ValueError("outputs belong to feature models, which have at least one and no classes")
 
     @property
     def id(self) -> str:
         """`name/version`, as keys and requests name the model."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def width(self) -> int:
+        """Numbers in the model's own answer to one row: logits, or outputs."""
+        return len(self.outputs) or self.classes
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Of each output of a feature model; empty for all others."""
+        return tuple(output.group for output in self.outputs)
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
@@ -78,6 +98,7 @@ class Card:
             values["response"] = Feature.from_dict(values["response"]) if values.get("response") else None
             values["confusion"] = tuple(tuple(row) for row in values.get("confusion", ()))
             values["parts"] = tuple(Part(**part) for part in values.get("parts", ()))
+            values["outputs"] = tuple(Output(**output) for output in values.get("outputs", ()))
             return cls(**values)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is no model card ({error}): import the model again") from error
@@ -107,6 +128,8 @@ class Card:
                 oracle_pb2.Archive(name=part.name, bytes=part.bytes, sha256=bytes.fromhex(part.sha256))
                 for part in self.parts
             ],
+            outputs=[output.message() for output in self.outputs],
+            joint=self.joint,
         )
         if self.confusion:
             message.confusion.CopyFrom(encode(np.array(self.confusion, dtype=np.int64)))

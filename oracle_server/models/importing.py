@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from oracle_server.models.card import Card, Part
 from oracle_server.models.repository import Repository
 from protos import archive
+from protos.schema import Output
 
 __all__ = ["Draft", "ModelRefused", "find_model", "host"]
 
@@ -33,6 +34,7 @@ class Draft:
     """What the owner of a model says about it; the rest of its card is found out.
 
     input_shape  of one row, without the batch; low and high bound every value in it
+    joint        trained together with a network that inverts it, which the card has to say
     """
 
     name: str
@@ -42,6 +44,7 @@ class Draft:
     high: float = 1.0
     deterministic: bool = False
     description: str = ""
+    joint: bool = False
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -76,10 +79,12 @@ def host(
     repository: Repository,
     draft: Draft,
     parts: Mapping[str, tuple[nn.Module, tuple[int, ...]]] | None = None,
+    outputs: Sequence[Output] = (),
 ) -> Card:
     """Check a model and put it into the repository; `parts` are published with it, by name, each with the shape of one
-    of its rows. Before anything is written: `ModelRefused` with one sentence, `FileExistsError` for a version that is
-    there already, `ValueError` for a name that is none.
+    of its rows; with `outputs` it is a feature model, see `features.host_features`. Before anything is written:
+    `ModelRefused` with one sentence, `FileExistsError` for a version that is there already, `ValueError` for a name
+    that is none.
     """
     with tempfile.TemporaryDirectory(prefix="mirage-import-") as folder:
         path = Path(folder) / "model.pt2"
@@ -96,11 +101,13 @@ def host(
             raise ModelRefused(f"there is no file {model}") from error
         except ValueError as error:
             raise ModelRefused(f"{error}; check --input-shape, and take batches of any size") from error
-        classes = _check(loaded, draft)
+        width = _check(loaded, draft, len(outputs))
         data = path.read_bytes()
         card = Card(
             **asdict(draft),
-            classes=classes,
+            classes=0 if outputs else width,
+            kind="features" if outputs else "neural",
+            outputs=tuple(outputs),
             parameters=info.parameters,
             archive_bytes=len(data),
             archive_sha256=hashlib.sha256(data).hexdigest(),
@@ -119,28 +126,36 @@ def _save_part(folder: Path, name: str, module: nn.Module, input_shape: tuple[in
     return Part(name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _check(module: nn.Module, draft: Draft) -> int:
-    """The number of classes of a model that behaves as a hosted model must; `ModelRefused` otherwise."""
+def _check(module: nn.Module, draft: Draft, outputs: int = 0) -> int:
+    """The number of columns of a model that behaves as a hosted model must: logits, or the `outputs` of a feature
+    model; `ModelRefused` otherwise.
+    """
+    what = "outputs" if outputs else "logits"
     generator = torch.Generator().manual_seed(0)
     x = draft.low + (draft.high - draft.low) * torch.rand((5, *draft.input_shape), generator=generator)
     answers = {n: _logits(module, x[:n]) for n in (5, 1, 2)}
-    if answers[5].ndim != 2 or len(answers[5]) != 5 or answers[5].shape[1] < 2:
-        raise ModelRefused(f"five rows gave an output of shape {list(answers[5].shape)}: return logits of shape (N, C)")
+    shape = list(answers[5].shape)
+    if outputs and shape != [5, outputs]:
+        raise ModelRefused(f"five rows gave an output of shape {shape}: return a column for each of {outputs} outputs")
+    if len(shape) != 2 or shape[0] != 5 or (shape[1] < 2 and not outputs):
+        raise ModelRefused(f"five rows gave an output of shape {shape}: return logits of shape (N, C)")
     if not torch.isfinite(answers[5]).all():
-        raise ModelRefused("the model's logits are not finite on inputs inside the range: check --range")
+        raise ModelRefused(f"the model's {what} are not finite on inputs inside the range: check --range")
     if not torch.equal(answers[5], _logits(module, x)):
         raise ModelRefused("the same input gave two answers: call .eval() before exporting, dropout is still on")
     for n in (1, 2):
         if not torch.allclose(answers[n], answers[5][:n], atol=_TOLERANCE, rtol=_TOLERANCE):
             raise ModelRefused("a row's answer depends on the batch: call .eval() before exporting, batch norm trains")
-    if bool((answers[5] >= 0).all()) and torch.allclose(answers[5].sum(1), torch.ones(5), atol=1e-4):
+    if outputs and not bool(((answers[5] >= 0) & (answers[5] <= 1)).all()):
+        raise ModelRefused("an output lies outside [0, 1]: scale the outputs, for example with a sigmoid at the end")
+    if not outputs and bool((answers[5] >= 0).all()) and torch.allclose(answers[5].sum(1), torch.ones(5), atol=1e-4):
         raise ModelRefused("the outputs are probabilities: return logits, the server applies the softmax itself")
     probe = x.clone().requires_grad_()
-    logits = module(probe)
-    gradient = torch.autograd.grad(logits.sum(), probe, allow_unused=True)[0] if logits.requires_grad else None
+    answer = module(probe)
+    gradient = torch.autograd.grad(answer.sum(), probe, allow_unused=True)[0] if answer.requires_grad else None
     if gradient is None:
         raise ModelRefused("the output has no gradient with respect to the input: keep detach and no_grad out of it")
-    return int(answers[5].shape[1])
+    return int(shape[1])
 
 
 def _logits(module: nn.Module, x: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class NeuralModel:
     def logits(self, requests: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Logits of each request, in order. Rows of several requests share forward passes."""
         total = sum(len(request) for request in requests)
-        out = np.empty((total, self.card.classes), dtype=np.float32)
+        out = np.empty((total, self.card.width), dtype=np.float32)
         done = filled = 0
         for request in requests:
             taken = 0

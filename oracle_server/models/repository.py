@@ -16,7 +16,7 @@ from oracle_server.models.card import Card
 __all__ = ["Repository"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_FILES = {"neural": "model.pt2", "tree": "tree.json", "regression": "regression.json"}
+_FILES = {"neural": "model.pt2", "tree": "tree.json", "regression": "regression.json", "features": "model.pt2"}
 
 
 class Repository:

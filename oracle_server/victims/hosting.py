@@ -12,11 +12,12 @@ from oracle_server.models.card import Card
 from oracle_server.models.importing import Draft, host
 from oracle_server.models.neural import choose_device
 from oracle_server.models.repository import Repository
+from oracle_server.victims.images import ImageSet
 from oracle_server.victims.split_models import target_error, train_target
-from oracle_server.victims.splits import load, split_named
+from oracle_server.victims.splits import Split, load, split_named
 from oracle_server.victims.training import Epoch
 
-__all__ = ["train_and_host"]
+__all__ = ["host_with_rows", "train_and_host"]
 
 
 @runtime_checkable
@@ -57,7 +58,11 @@ def train_and_host(
         deterministic=deterministic,
         description=f"{architecture} on {split.name}: test error {error:.4f}; {faces.credit}",
     )
-    module = trained.module.cpu()
+    return host_with_rows(trained.module.cpu(), repository, draft, split, faces)
+
+
+def host_with_rows(module: nn.Module, repository: Repository, draft: Draft, split: Split, faces: ImageSet) -> Card:
+    """Host a module that was trained on the split's target rows, with its parts and `split.json`. Raises as `host`."""
     parts = module.parts() if isinstance(module, Parted) else None
     card = host(module, repository, draft, parts=parts)
     seen = {"split": split.name, "sha256": split.sha256(), "data_sha256": faces.sha256(), **split.index_lists()}

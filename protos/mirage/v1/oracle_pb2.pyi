@@ -72,6 +72,14 @@ class Feature(_message.Message):
     edges: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, name: _Optional[str] = ..., levels: _Optional[_Iterable[str]] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., prior: _Optional[_Iterable[float]] = ..., edges: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class Output(_message.Message):
+    __slots__ = ("name", "group")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    group: str
+    def __init__(self, name: _Optional[str] = ..., group: _Optional[str] = ...) -> None: ...
+
 class Archive(_message.Message):
     __slots__ = ("name", "bytes", "sha256")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -83,7 +91,7 @@ class Archive(_message.Message):
     def __init__(self, name: _Optional[str] = ..., bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class ModelCard(_message.Message):
-    __slots__ = ("name", "version", "kind", "input_shape", "input_dtype", "low", "high", "classes", "parameters", "archive_bytes", "archive_sha256", "torch_version", "deterministic", "released_dtype", "description", "features", "response", "confusion", "confusion_rows", "error_std", "archives")
+    __slots__ = ("name", "version", "kind", "input_shape", "input_dtype", "low", "high", "classes", "parameters", "archive_bytes", "archive_sha256", "torch_version", "deterministic", "released_dtype", "description", "features", "response", "confusion", "confusion_rows", "error_std", "archives", "outputs", "joint")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +113,8 @@ class ModelCard(_message.Message):
     CONFUSION_ROWS_FIELD_NUMBER: _ClassVar[int]
     ERROR_STD_FIELD_NUMBER: _ClassVar[int]
     ARCHIVES_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    JOINT_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     kind: str
@@ -126,7 +136,9 @@ class ModelCard(_message.Message):
     confusion_rows: str
     error_std: float
     archives: _containers.RepeatedCompositeFieldContainer[Archive]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., classes: _Optional[int] = ..., parameters: _Optional[int] = ..., archive_bytes: _Optional[int] = ..., archive_sha256: _Optional[bytes] = ..., torch_version: _Optional[str] = ..., deterministic: bool = ..., released_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., response: _Optional[_Union[Feature, _Mapping]] = ..., confusion: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., confusion_rows: _Optional[str] = ..., error_std: _Optional[float] = ..., archives: _Optional[_Iterable[_Union[Archive, _Mapping]]] = ...) -> None: ...
+    outputs: _containers.RepeatedCompositeFieldContainer[Output]
+    joint: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., classes: _Optional[int] = ..., parameters: _Optional[int] = ..., archive_bytes: _Optional[int] = ..., archive_sha256: _Optional[bytes] = ..., torch_version: _Optional[str] = ..., deterministic: bool = ..., released_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., response: _Optional[_Union[Feature, _Mapping]] = ..., confusion: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., confusion_rows: _Optional[str] = ..., error_std: _Optional[float] = ..., archives: _Optional[_Iterable[_Union[Archive, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., joint: bool = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ("model",)
