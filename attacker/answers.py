@@ -37,7 +37,7 @@ class Contract:
 @dataclass(frozen=True)
 class Answer:
     """What came back for N rows: `scores` (N, C) float64 with NaN where withheld, `labels` (N,) int64, or `numbers`
-    (N,) float64 of a regression.
+    float64: (N,) of a regression, (N, D) of the D outputs that a feature model's key gets (`Oracle.released`).
     """
 
     scores: np.ndarray | None = None

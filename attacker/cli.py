@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import grpc
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -21,8 +22,10 @@ from rich.table import Table
 
 from attacker.attacks import METHODS
 from attacker.batch import read_batch
+from attacker.decoder import load_decoder
 from attacker.journal import JournalError
 from attacker.oracle import Oracle, OracleError
+from attacker.released import read_answers
 from attacker.run import RunRefused, make_method, run, target_count
 
 __all__ = ["main"]
@@ -60,7 +63,7 @@ def list_() -> None:
 @click.option(
     "--given",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with what is known of the targets: attributes (CSV), or images (.npy).",
+    help="File with what is known of the targets: attributes (CSV), images (.npy), or released answers (.npz).",
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's own folder.")
@@ -98,7 +101,11 @@ def run_(
             bar.update(task, completed=spent, total=budget, text=f"{spent:,} rows{left}")
 
         chosen = make_method(method, settings, public, given)
-        oracle = Oracle(address, key, certificate=certificate, patience=patience, progress=progress)
+
+        def notice(text: str) -> None:
+            bar.update(task, description=f"{method}, {text}")
+
+        oracle = Oracle(address, key, certificate=certificate, patience=patience, progress=progress, notice=notice)
         with contextlib.closing(oracle):
             numbers = _targets(targets, target_count(oracle, chosen))
             result = run(oracle, method, chosen, numbers, seed, out, device=_device(device))
@@ -132,6 +139,25 @@ def batch_(
                 numbers = _targets(one.targets, target_count(oracle, chosen))
                 run(oracle, one.method, chosen, numbers, one.seed, out / one.name, device=_device(device))
     click.echo(f"{len(runs)} runs are finished in {out}")
+
+
+@main.command(epilog="Example: attacker invert runs/n/inversion_network.pt --given answers.npz --out images.npz")
+@click.argument("network", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--given",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Released answers: a .npz file with `answers` (N, K), NaN where withheld.",
+)
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File for the images.")
+def invert(network: Path, given: Path, out: Path) -> None:
+    """Invert further answers with a NETWORK that a run of inversion_network has saved; no oracle is asked."""
+    with _one_sentence():
+        decoder = load_decoder(network)
+        images = decoder.invert(read_answers(given, decoder.made["answers"]))
+        with out.open("wb") as file:
+            np.savez(file, images=images)
+    click.echo(f"{len(images)} images in [0, 1] of shape {images.shape[1:]} are in {out}")
 
 
 @contextlib.contextmanager

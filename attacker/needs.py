@@ -36,7 +36,9 @@ class Needs(enum.StrEnum):
 def refuse(needs: Needs, contract: ContractLike, classes: int, *, method: str = "this method") -> str | None:
     """The sentence that says why `contract` does not satisfy `needs`, and what to do; None if it does.
 
-    `classes` is C, the number of classes: a contract that releases the C largest scores releases all of them. Rounding
+    `classes` is C, the number of classes: a contract that releases the C largest scores releases all of them. A feature
+    model has none (C = 0), and its numbers count as scores: which groups of them a method can work with is its own
+    business. Rounding
     refuses nobody: it makes a method worse, and how much worse is what is to be measured.
 
     >>> from types import SimpleNamespace

@@ -58,11 +58,11 @@ def make_method(name: str, settings: Sequence[str], public: Path | None, given: 
 
 
 def target_count(oracle: Oracle, method: Any) -> int:
-    """How many targets there are to choose from: the entries of what is given, where the method takes that, or the
-    model's classes.
+    """How many targets there are to choose from: the entries of what is given, where that is so, or the model's
+    classes.
     """
-    count: int = method.entries() if hasattr(method, "entries") else oracle.classes
-    return count
+    entries: int | None = method.entries() if hasattr(method, "entries") else None
+    return oracle.classes if entries is None else entries
 
 
 def run(
@@ -85,13 +85,13 @@ def run(
     A folder that holds the finished result of the same run is left as it is. One that holds an unfinished one is
     resumed.
     """
-    most = target_count(oracle, method)
-    if not targets or len(set(targets)) < len(targets) or not 0 <= min(targets) <= max(targets) < most:
-        what = "entries of the given file" if hasattr(method, "entries") else "classes"
-        raise ValueError(f"targets must be different {what} from 0 to {most - 1}; got {str(list(targets))[:100]}")
     models = getattr(method, "models", ("neural",))
     if oracle.kind not in models:
         raise ValueError(f"{name} attacks a {' or '.join(models)} model; {oracle.model_id} is a {oracle.kind} model")
+    most = target_count(oracle, method)
+    if not targets or len(set(targets)) < len(targets) or not 0 <= min(targets) <= max(targets) < most:
+        what = "classes" if getattr(method, "given", None) is None else "entries of the given file"
+        raise ValueError(f"targets must be different {what} from 0 to {most - 1}; got {str(list(targets))[:100]}")
     sentence = refuse(method.needs, oracle.contract, oracle.classes, method=name)
     if sentence is not None:
         raise RunRefused(sentence)

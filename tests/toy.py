@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from attacker.answers import Answer
 from attacker.snapshot import Snapshot
 
 __all__ = [
@@ -50,14 +56,6 @@ WEIGHTS, FULL, LABEL = Contract("weights"), Contract(), Contract("label")
 SHAPE, D, C = (1, 4, 6), 24, 4  # of the images, of their pixels, of the classes that most tests use
 
 
-@dataclass(frozen=True)
-class Answer:
-    """As `attacker.oracle.Answer`."""
-
-    scores: np.ndarray | None = None
-    labels: np.ndarray | None = None
-
-
 def release(logits: np.ndarray, contract: Contract) -> Answer:
     """What leaves for logits (N, C): softmax in float64, rounded, then the k largest, ties to the lower class."""
     z = logits.astype(np.float64)
@@ -95,7 +93,18 @@ class ToyOracle:
         with torch.no_grad():
             self.classes = model(torch.full((1, *input_shape), low)).shape[1]
         self.shared, self.spent_on = 0, Counter[int]()
+        self.kind, self.device = "neural", "cpu"
         self.asked: list[np.ndarray] = []
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run's own folder, gone with the oracle."""
+        path = Path(tempfile.mkdtemp(prefix="toy-"))
+        weakref.finalize(self, shutil.rmtree, path)
+        return path
+
+    def notice(self, text: str) -> None:
+        assert text
 
     @property
     def spent(self) -> int:

@@ -8,6 +8,7 @@ from attacker.attacks.deblur import Deblur
 from attacker.attacks.equation_solving import EquationSolving
 from attacker.attacks.estimated_gradient import EstimatedGradient
 from attacker.attacks.ideal_model import IdealModel
+from attacker.attacks.inversion_network import InversionNetwork
 from attacker.attacks.map_inversion import MapInversion
 from attacker.attacks.marginal_mode import MarginalMode
 from attacker.attacks.mi_face import MIFace
@@ -23,6 +24,7 @@ __all__ = [
     "EquationSolving",
     "EstimatedGradient",
     "IdealModel",
+    "InversionNetwork",
     "MIFace",
     "MIFaceCode",
     "MapInversion",
@@ -39,6 +41,7 @@ METHODS: dict[str, type[Any]] = {
     "numeric": Numeric,
     "estimated_gradient": EstimatedGradient,
     "deblur": Deblur,
+    "inversion_network": InversionNetwork,
     "equation_solving": EquationSolving,
     "random_draws": RandomDraws,
     "map_inversion": MapInversion,

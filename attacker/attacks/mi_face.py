@@ -10,7 +10,8 @@ countermeasures", CCS 2015, Algorithm 1 and sections 5.1-5.2.
     step                 lambda     length of a gradient step
     cost                 c          1 - f_label(x) ("probability"), or -log f_label(x) ("log")
     momentum             -          share of the last move that is kept; 0 in the paper
-    process              PROCESS    what happens to an iterate after its step
+    process              PROCESS    what happens to an iterate after its step: "none", or "denoise", the clean-up of
+                                    Yang et al., CCS 2019, section 5.5, after every `process_every` steps
     x, c                 x_i, c     the iterates and their costs, one row for each target
     T, live              -          number of targets; the rows of those that have not stopped
 """
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attacker.attacks.denoise import denoising
 from attacker.needs import Needs
 from attacker.snapshot import Snapshot, on_ladder
 
@@ -70,6 +72,9 @@ class MIFace:
       zero image 40 people took 640 to 3,500 steps with 0.1, and a hundredth of that with 10, to the same images
       (correlation 0.9998). The defaults are those of section 5.2.
     - PROCESS is the clip to the legal range of an input (the paper's is the identity): an oracle would refuse the rest.
+      With process="denoise" it is also Yang's, "a NLMeans denoising filter followed by a Gaussian sharpening filter",
+      for images (C, H, W). Cleaning costs a hundred times as much as a step, and after every one it takes back what a
+      small step has won, hence `process_every`. The best iterate may be one that was not cleaned.
     - Line 6 waits for beta steps, since its maximum is over beta costs. AUXTERM is 0 (section 5.2).
     - `cost="log"` descends on -log f. The gradient of 1 - f is f times that one, and f is next to nothing where a model
       with a hidden layer looks at a black image: the paper's cost stands still there. Both have the same minimum and
@@ -89,6 +94,8 @@ class MIFace:
     momentum: float = 0.0
     start: Literal["zeros", "public_mean"] = "zeros"
     public: Path | None = None
+    process: Literal["none", "denoise"] | bool = "none"  # a bool in `MIFaceCode` only
+    process_every: int = 10
 
     def run(self, oracle: Oracle, targets: Sequence[int], seed: int) -> Iterator[Snapshot]:
         """Reconstruct one image of each of `targets`. Nothing is drawn at random: `seed` changes nothing."""
@@ -99,7 +106,13 @@ class MIFace:
     def descend(
         self, f: Slope, x0: np.ndarray, T: int, low: float, high: float, process: Process | None = None
     ) -> Iterator[Snapshot]:
-        """Lines 3-10, for T targets from the image x0, with costs and gradients from `f`."""
+        """Lines 3-10, for T targets from the image x0, with costs and gradients from `f`; PROCESS is `process`, or by
+        default what the parameters say.
+        """
+        if self.process not in ("none", "denoise"):
+            raise ValueError(f"process={self.process!r} must be 'none' or 'denoise'")
+        if process is None and self.process == "denoise":
+            process = denoising(x0.shape, low, high, self.process_every)
         yield from self.descend_each(f, torch.from_numpy(x0).expand(T, *x0.shape), low, high, process)
 
     def descend_each(

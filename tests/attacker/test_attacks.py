@@ -16,6 +16,7 @@ from attacker.attacks import (
     Deblur,
     EquationSolving,
     EstimatedGradient,
+    InversionNetwork,
     MIFace,
     MIFaceCode,
     Numeric,
@@ -74,6 +75,8 @@ CASES = [
     Case(EstimatedGradient("random", 12, 2000, step=0.1, start="zeros"), FULL, uses_seed=True, beats=0.98),
     Case(EstimatedGradient("random", 12, 400, 0.5, 0.1, start="zeros"), Contract(round_to=0.01), uses_seed=True),
     Case(Deblur(sigma=1.0, step=2.0, weight=1.0), WEIGHTS, uses_range=False),
+    Case(InversionNetwork(epochs=2, batch_size=9, width=2), FULL, uses_seed=True, uses_range=False, beats=0.2),
+    Case(InversionNetwork(epochs=2, batch_size=9, width=2), LABEL, uses_seed=True, uses_range=False, beats=0.2),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=repr)
 
@@ -106,7 +109,9 @@ def method(case: Case, tmp_path: Path) -> Any:
     photos = np.stack([block_corner(c).reshape(SHAPE) for c in range(C)]).astype(np.float32)
     np.save(tmp_path / "photos.npy", 0.2 + 0.5 * photos)
     names = {field.name for field in fields(case.method)}
-    files = {"public": tmp_path, "given": tmp_path / "photos.npy"}
+    files = {"public": tmp_path} | (
+        {} if hasattr(case.method, "given_optional") else {"given": tmp_path / "photos.npy"}
+    )
     if isinstance(case.method, RandomDraws):
         return case.method
     return replace(case.method, **{name: path for name, path in files.items() if name in names})

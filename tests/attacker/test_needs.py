@@ -60,6 +60,15 @@ def test_sentence(needs: Needs, contract: Contract, sentence: str) -> None:
     assert refuse(needs, contract, CLASSES, method="mi_face") == sentence
 
 
+@pytest.mark.parametrize(
+    ("contract", "satisfied"), [(WEIGHTS, set(Needs)), (ROUNDED, {Needs.ALL_SCORES, Needs.SCORES, Needs.LABELS})]
+)
+def test_a_feature_model_has_no_classes_and_its_numbers_count_as_scores(
+    contract: Contract, satisfied: set[Needs]
+) -> None:
+    assert {needs for needs in Needs if refuse(needs, contract, 0) is None} == satisfied
+
+
 def test_an_access_from_a_newer_server_is_not_guessed_at() -> None:
     with pytest.raises(ValueError, match="access='gradients'"):
         refuse(Needs.LABELS, Contract("gradients"), CLASSES)
