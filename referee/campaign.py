@@ -4,15 +4,25 @@ title = "..."                      what the report is called
 figures = "demo"                   which named figures are worked out from the cells (referee/figures/)
 seeds = [0]
 [evaluation]                       architecture and seed of the network that recognises people
-[victims.NAME]                     architecture, split, seed
+[victims.NAME]                     architecture, split, seed; optional: kind ("classifier", or "features": a network
+                                   that predicts named features, which has no choice of architecture), joint (a table of
+                                   numbers: the classifier is trained together with a network that inverts it)
 [contracts.NAME]                   the fields of a contract; several cells may share one
 [[cells]]                          victim, method, contracts = [...]; optional: name (the method's), targets, public,
-                                   budget (rows, for each key), [cells.parameters], and for deblurring
-                                   [cells.given]: people (places, "10-29"), sigma (pixels)
+                                   seeds (in place of the campaign's), budget (rows, for each key), [cells.parameters]
+                                   and [cells.given], what is handed over: for deblurring people (places, "10-29") and
+                                   sigma (pixels); for inversion of somebody else's answers photos (how many of each
+                                   kind) and answers (names of contracts under which they were asked)
 [adversaries]                      lists of methods by name, for several experiments
 [[attributes]]                     attributes inferred from models of tables: see referee/attribute_plan.py
 
-A campaign has cells, attributes, or both.
+`public` of a cell is false, true (what the split publishes), "developer" or "developer+published": the private photos
+that the target is trained on, alone or with the published ones. That is no breach: in such a cell the attacker is the
+malicious developer, who trained the model and has these photos anyway; what the cell measures is what others' answers
+give away to them.
+
+A campaign has cells, attributes, or both. A victim whose data is not on this machine is still read: it is left out when
+the campaign runs.
 """
 
 from __future__ import annotations
@@ -23,18 +33,23 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 from attacker.attacks import METHODS
 from attacker.run import make_method
 from oracle_server.threat_model import Contract
+from oracle_server.victims.images import ImagesUnavailableError
 from oracle_server.victims.recipes import ARCHITECTURES
-from oracle_server.victims.splits import split_named
+from oracle_server.victims.splits import Split, split_named
 from referee.attribute_plan import Experiment, read_experiments
 from referee.figures import FIGURES
 from referee.given import check_given
 
-__all__ = ["CampaignError", "Plan", "PlannedCell", "Victim", "read_plan"]
+__all__ = ["CampaignError", "Kind", "Plan", "PlannedCell", "Public", "Victim", "read_plan"]
+
+Kind = Literal["classifier", "features"]
+Public = Literal["developer", "developer+published"] | bool
+_PUBLIC = (False, True, "developer", "developer+published")
 
 
 class CampaignError(ValueError):
@@ -43,12 +58,16 @@ class CampaignError(ValueError):
 
 @dataclass(frozen=True)
 class Victim:
-    """A model to train and host: `name` is also the hosted model's."""
+    """A model to train and host: `name` is also the hosted model's. `joint` is None, or the settings with which the
+    classifier is trained together with a network that inverts it.
+    """
 
     name: str
     architecture: str
     split: str
     seed: int = 0
+    kind: Kind = "classifier"
+    joint: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,9 +81,11 @@ class PlannedCell:
     contract: Contract
     seed: int
     targets: str = "all"
-    public: bool = False
+    public: Public = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Contract] = field(default_factory=dict)
+    """The contracts by name under which a benign user asks for the answers that are given."""
 
     @property
     def folder(self) -> str:
@@ -75,12 +96,14 @@ class PlannedCell:
     def attempt(self) -> str:
         """The folder's name with a hash of what is run: a cell whose settings changed starts anew, with a new key."""
         what = [self.victim.split, self.method, self.contract.digest, self.targets, self.public, self.described]
+        what += [contract.digest for contract in self.asked.values()]
         return f"{self.folder}-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:6]}"
 
     @property
     def described(self) -> dict[str, Any]:
         """What a finished cell says of how it was run."""
-        return dict(self.parameters) | ({"given": dict(self.given)} if self.given else {})
+        data = {"public": self.public} if isinstance(self.public, str) else {}
+        return dict(self.parameters) | ({"given": dict(self.given)} if self.given else {}) | data
 
     def settings(self) -> list[str]:
         """The parameters as the attacker's command takes them."""
@@ -139,42 +162,75 @@ def _plan(text: dict[str, Any]) -> Plan:
 
 
 def _victim(name: str, values: dict[str, Any]) -> Victim:
-    _only(values, f"victim {name}", {"architecture", "split", "seed"})
-    if values["architecture"] not in ARCHITECTURES:
+    _only(values, f"victim {name}", {"architecture", "split", "seed", "kind", "joint"})
+    kind, joint = values.get("kind", "classifier"), values.get("joint")
+    if kind not in get_args(Kind):
+        raise ValueError(f"victim {name}: kind must be one of {', '.join(get_args(Kind))}")
+    if kind == "features":
+        for field_name in ("architecture", "joint"):
+            if field_name in values:
+                raise ValueError(f"victim {name}: a features victim has no {field_name}: leave it out")
+        values = {"architecture": "", **values}
+    elif values["architecture"] not in ARCHITECTURES:
         raise ValueError(f"victim {name}: architecture must be one of {', '.join(ARCHITECTURES)}")
-    split_named(values["split"])
+    if joint is not None and not (isinstance(joint, dict) and all(type(n) in (int, float) for n in joint.values())):
+        raise ValueError(f"victim {name}: joint = {joint!r} must be a table of numbers, for example {{ weight = 1.0 }}")
+    _split(values["split"])
     return Victim(name=name, **values)
+
+
+def _split(name: str) -> Split | None:
+    """The split, or None where its data is not on this machine; `ValueError` for a name that no split has."""
+    try:
+        return split_named(name)
+    except ImagesUnavailableError:
+        return None
 
 
 def _cells(
     values: dict[str, Any], victims: dict[str, Victim], contracts: dict[str, Contract], seeds: list[int]
 ) -> Iterator[PlannedCell]:
-    known = {"name", "victim", "method", "contracts", "targets", "public", "budget", "parameters", "given"}
+    known = {"name", "victim", "method", "contracts", "targets", "public", "seeds", "budget", "parameters", "given"}
     _only(values, "a cell", known)
     method, label = values["method"], values.get("name", values["method"])
     if method not in METHODS:
         raise ValueError(f"cell {label}: no method {method!r}; there is {', '.join(METHODS)}")
-    if (given := "given" in values) != ("given" in {field.name for field in fields(METHODS[method])}):
-        raise ValueError(f"cell {label}: {method} {'takes nothing given' if given else 'needs a [cells.given] table'}")
+    given, takes = "given" in values, "given" in {field.name for field in fields(METHODS[method])}
+    if given and not takes:
+        raise ValueError(f"cell {label}: {method} takes nothing given")
+    if takes and not given and not getattr(METHODS[method], "given_optional", False):
+        raise ValueError(f"cell {label}: {method} needs a [cells.given] table")
     if values["victim"] not in victims:
         raise ValueError(f"cell {label}: no victim {values['victim']!r}; there is {', '.join(victims)}")
+    if values.get("public", False) not in _PUBLIC:
+        raise ValueError(
+            f"cell {label}: public = {values['public']!r} must be true, false, {' or '.join(map(str, _PUBLIC[2:]))}"
+        )
+    victim, seeds = victims[values["victim"]], values.get("seeds", seeds)
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise ValueError(f"cell {label}: seeds = {seeds!r} must be a list of whole numbers, for example [0, 1]")
+    handed = check_given(values["given"], _split(victim.split), list(contracts)) if given else {}
+    asked = {name: contracts[name] for name in handed.get("answers", [])}
+    if victim.kind == "features" and len({frozenset(contract.features) for contract in asked.values()}) > 1:
+        raise ValueError(f"cell {label}: the contracts in answers release different features: make a cell for each")
     for contract in values["contracts"]:
         if contract not in contracts:
             raise ValueError(f"cell {label}: no contract {contract!r}; there is {', '.join(contracts)}")
         for seed in seeds:
             cell = PlannedCell(
                 name=f"{label}/{contract}",
-                victim=victims[values["victim"]],
+                victim=victim,
                 method=method,
                 contract_name=contract,
                 contract=replace(contracts[contract], budget=values.get("budget", contracts[contract].budget)),
                 seed=seed,
                 targets=values.get("targets", "all"),
-                public=values.get("public", False),
+                public=cast(Public, values.get("public", False)),
                 parameters=values.get("parameters", {}),
-                given=check_given(values["given"], split_named(victims[values["victim"]].split)) if given else {},
+                given=handed,
+                asked=asked,
             )
-            make_method(method, cell.settings(), Path(), Path() if given else None)
+            make_method(method, cell.settings(), Path(), Path("answers.npz" if asked else "") if given else None)
             yield cell
 
 

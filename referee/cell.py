@@ -23,7 +23,7 @@ from referee.atomic import write_atomically
 
 __all__ = ["BrokenCellError", "Cell", "contract_hash", "find", "load", "save", "unscored"]
 
-FORMAT = 1
+FORMAT = 2
 # Every array of a cell, its dtype and its axes: M marks, T targets, then the image (C, H, W).
 ARRAYS: dict[str, tuple[type, str]] = {
     "targets": (np.int64, "T"),
@@ -34,6 +34,9 @@ ARRAYS: dict[str, tuple[type, str]] = {
     "own": (np.float64, "MT"),
     "others": (np.float64, "MT"),
     "confidence": (np.float64, "MT"),
+    "mse": (np.float64, "MT"),
+    "psnr": (np.float64, "MT"),
+    "ssim": (np.float64, "MT"),
 }
 STATUSES = ("done", "refused", "failed")
 
@@ -47,8 +50,9 @@ class Cell:
     """One method, one contract, one seed. M marks on the way, T targets; the last mark is the result.
 
     `rows_ledger` and `rows_attacker` are whole-cell counts of input rows; `marks` are rows per target, or the
-    attack's own steps where `self_reported`. `capacity_bits` bounds from above what the answers could have
-    told. Arrays are converted to the dtypes of `ARRAYS`; shapes that don't fit raise `ValueError`.
+    attack's own steps where `self_reported`. `mse`, `psnr` and `ssim` compare with the very image that was to be
+    recovered: NaN where there is none, and a class is what is attacked. `capacity_bits` bounds from above what the
+    answers could have told. Arrays are converted to the dtypes of `ARRAYS`; shapes that don't fit raise `ValueError`.
     """
 
     name: str
@@ -68,6 +72,9 @@ class Cell:
     own: np.ndarray
     others: np.ndarray
     confidence: np.ndarray
+    mse: np.ndarray
+    psnr: np.ndarray
+    ssim: np.ndarray
     rows_ledger: int
     rows_attacker: int
     self_reported: bool
@@ -100,7 +107,7 @@ class Cell:
 def unscored(*, image_shape: tuple[int, ...], targets: np.ndarray, **known: Any) -> Cell:
     """Make a cell without a result, for a refusal or a failure: no marks, no images, counts 0 unless given."""
     count = len(targets)
-    empty = {key: np.zeros((0, count)) for key in ("top1", "top5", "own", "others", "confidence")}
+    empty = {key: np.zeros((0, count)) for key, (_, axes) in ARRAYS.items() if axes == "MT"}
     images = np.zeros((0, count, *image_shape))
     rest = {
         "rows_ledger": 0,

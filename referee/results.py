@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock, RLock
 
 from torch import nn
 
@@ -13,19 +15,33 @@ from protos import archive
 from referee import cell as cells
 from referee.attribute_results import Result
 from referee.attributes import find_result
-from referee.campaign import Plan, PlannedCell
+from referee.benign import answers_of
+from referee.campaign import Plan, PlannedCell, Victim
 from referee.cell import Cell
-from referee.given import BlurredPhotos, blurred_photos
+from referee.given import BlurredPhotos, GivenAnswers, blurred_photos
+from referee.hosted import absent
 from referee.judge import Judge
 
 __all__ = ["Results"]
 
 
 class Results:
-    """A campaign's folder, its judges and what is finished in it."""
+    """A campaign's folder, its judges and what is finished in it.
+
+    plan      what runs here: victims whose images are not on this machine are left out, with their cells
+    absent    those victims' names, each with what to do about it
+    lock      for what is loaded once and shared by threads; asking is for keys of benign users, which take longer
+    """
 
     def __init__(self, plan: Plan, out: Path, device: str) -> None:
-        self.plan = plan
+        why = {split: absent(split) for split in dict.fromkeys(victim.split for victim in plan.victims)}
+        self.absent = {victim.name: said for victim in plan.victims if (said := why[victim.split]) is not None}
+        self.plan = replace(
+            plan,
+            victims=tuple(victim for victim in plan.victims if victim.name not in self.absent),
+            cells=tuple(cell for cell in plan.cells if cell.victim.name not in self.absent),
+        )
+        self.lock, self.asking = RLock(), Lock()
         self.out = out
         self.device = str(choose_device(device))
         self.root = out / "victim"
@@ -34,20 +50,27 @@ class Results:
         self._models: dict[tuple[str, str], nn.Module] = {}
 
     def judge(self, split: str) -> Judge:
-        if split not in self._judges:
-            self._judges[split] = Judge(split, self.device)
-        return self._judges[split]
+        with self.lock:
+            if split not in self._judges:
+                self._judges[split] = Judge(split, self.device)
+            return self._judges[split]
 
     def target_model(self, victim: str, device: str | None = None) -> nn.Module:
         """The target itself, on the campaign's device or another: no contract stands between it and the referee."""
         path = self.repository.archive(self.repository.card(victim))
         place = (victim, device or self.device)
-        if place not in self._models:
-            self._models[place] = archive.load(path, place[1])
-        return self._models[place]
+        with self.lock:
+            if place not in self._models:
+                self._models[place] = archive.load(path, place[1])
+            return self._models[place]
+
+    def true_model(self, victim: Victim) -> nn.Module | None:
+        """The target as the judge asks it how sure it is of a class; None for a model that has no classes."""
+        return None if victim.kind == "features" else self.target_model(victim.name)
 
     def public(self, split: str) -> Path:
-        return self.judge(split).publish(self.out / "public" / split)
+        with self.lock:
+            return self.judge(split).publish(self.out / "public" / split)
 
     def attributes(self) -> list[Result]:
         """The results of the experiments on tables that are finished, in the campaign's order."""
@@ -64,8 +87,13 @@ class Results:
         """The reconstructions file of a finished cell, with what the method left beside its images."""
         return self.attacker_folder(self.planned(cell)) / "reconstructions.npz"
 
-    def given(self, planned: PlannedCell) -> BlurredPhotos:
-        """The photos that are handed to the attacker in this cell, and who is on them."""
+    def given(self, planned: PlannedCell) -> BlurredPhotos | GivenAnswers:
+        """What is handed to the attacker in this cell, which photos are behind it, and who is on them.
+
+        `LookupError` for answers that nobody has asked for yet.
+        """
+        if planned.asked:
+            return answers_of(self, planned)
         judge = self.judge(planned.victim.split)
         model = self.target_model(planned.victim.name, "cpu")
         return blurred_photos(judge.split, judge.faces, model, **planned.given)

@@ -29,6 +29,7 @@ def deblurring_figures(results: Results, cells: list[Cell]) -> list[Figure]:
         if cell.method != "deblur":
             continue
         judge, given = results.judge(cell.split), results.given(results.planned(cell))
+        assert given.images is not None  # photos, as deblurring takes them
         with np.load(results.attacker_arrays(cell)) as arrays:
             label = arrays["extra_label"]
         inside = given.people < len(judge.split.private)
@@ -57,6 +58,7 @@ def deblurred(
     for cell in cells:
         if cell.method == "deblur":
             given = results.given(results.planned(cell))
+            assert given.images is not None
             with np.load(results.attacker_arrays(cell)) as arrays:
                 label = arrays["extra_label"]
             words = ["nobody" if person == NOBODY else f"person {person}" for person in label.tolist()]

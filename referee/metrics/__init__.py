@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from referee.metrics.images import mse, psnr, ssim
 from referee.metrics.intervals import Interval, clustered_interval
 from referee.metrics.recognition import (
     ClassSimilarity,
@@ -17,6 +18,9 @@ __all__ = [
     "Recognition",
     "class_similarity",
     "clustered_interval",
+    "mse",
+    "psnr",
     "recognise",
+    "ssim",
     "true_confidence",
 ]

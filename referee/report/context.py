@@ -19,7 +19,8 @@ class SplitView:
     """One split, as it is shown: `people` (T,) int are the targets' classes, `photos` (T, k, C, H, W) in [0, 1].
 
     `classes` is the number of people that the evaluation model tells apart: chance is one in `classes`.
-    `evaluation` says in a sentence which model recognises, and on which photos it was trained.
+    `evaluation` says in a sentence which model recognises, and on which photos it was trained; `noun` is what the
+    classes are called.
     """
 
     name: str
@@ -29,6 +30,7 @@ class SplitView:
     classes: int
     people: np.ndarray
     photos: np.ndarray
+    noun: str = "people"
 
     def __post_init__(self) -> None:
         if self.photos.ndim != 5 or self.photos.shape[:1] != self.people.shape or not self.photos.shape[1]:

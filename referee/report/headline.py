@@ -43,13 +43,12 @@ def headline(rows: Sequence[Row], split: SplitView) -> Headline:
     sentences: list[str] = []
     for contract, row in leaks.items():
         verb = "" if sentences else "are recognised "
-        sentences.append(
-            f"With {_the(contract)}, {_share(row, bool(sentences))} {verb}from {_price(row)} ({row.method})."
-        )
+        share = _share(row, bool(sentences), split.noun)
+        sentences.append(f"With {_the(contract)}, {share} {verb}from {_price(row)} ({row.method}).")
     if not best:
         sentences.append("No attack has a result that counts, so nothing can be said about what leaks.")
     elif not leaks:
-        sentences.append("Under no contract does the best attack recognise more people than the floor.")
+        sentences.append(f"Under no contract does the best attack recognise more {split.noun} than the floor.")
     if silent:
         listed = ", ".join(f"{contract} ({_share(row, True)})" for contract, row in silent.items())
         sentences.append(f"Not told apart from the floor ({labels.ratio(floor, 3)}): {listed}.")
@@ -80,9 +79,9 @@ def _rank(row: Row) -> tuple[float, float]:
     return (row.top1.value if row.top1 else 0.0, -(row.rows_ledger or 0.0))
 
 
-def _share(row: Row, brief: bool = False) -> str:
+def _share(row: Row, brief: bool = False, plural: str = "people") -> str:
     """'13 of 40 people' for one seed, a mean over several; `brief` leaves out what the reader knows by then."""
-    value, noun = row.top1.value if row.top1 else 0.0, "" if brief else " people"
+    value, noun = row.top1.value if row.top1 else 0.0, "" if brief else f" {plural}"
     if len(row.cells) == 1:
         return f"{round(value * row.people)} of {row.people}{noun}"
     seeds = "" if brief else f" (mean of {len(row.cells)} seeds)"

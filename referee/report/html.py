@@ -75,6 +75,7 @@ def _section(rows: Sequence[Row], split: SplitView, private_images: bool, faces:
         "headline": headline(rows, split),
         "floor": floor,
         "people": _people(rows),
+        "compared": tables.compared(rows),
         "groups": [
             {"contract": contract, "lines": [_line(row, floor) for row in rows if row.contract == contract]}
             for contract in dict.fromkeys(row.contract for row in rows)
@@ -176,7 +177,7 @@ def _series(row: Row, colour: int) -> charts.Series:
 
 
 def _evaluation(split: SplitView) -> str:
-    return f"{split.evaluation} It tells {split.classes} people apart: chance is {1 / split.classes:.3f}."
+    return f"{split.evaluation} It tells {split.classes} {split.noun} apart: chance is {1 / split.classes:.3f}."
 
 
 def _runs(cells: Sequence[Cell]) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """`results.parquet`: a row for each cell, target and mark. The same cells give the same bytes.
 
-A cell without a result (refused, failed) has one row, whose measurements are null. Times differ from run to run,
-so they are kept out and written to `timings.json`.
+A cell without a result (refused, failed) has one row, whose measurements are null; so are mse, psnr and ssim where no
+particular image was to be recovered. Times differ from run to run, so they are kept out and written to `timings.json`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ SCHEMA = pa.schema(
         pa.field("own", pa.float64()),
         pa.field("others", pa.float64()),
         pa.field("confidence", pa.float64()),
+        pa.field("mse", pa.float64()),
+        pa.field("psnr", pa.float64()),
+        pa.field("ssim", pa.float64()),
         pa.field("rows_ledger", pa.int64()),
         pa.field("rows_attacker", pa.int64()),
         pa.field("counts_equal", pa.bool_()),
@@ -96,4 +99,6 @@ def _rows(cell: Cell) -> Iterator[dict[str, Any]]:
     for m, mark in enumerate(cell.marks.tolist()):
         for t, target in enumerate(cell.targets.tolist()):
             measured = {key: getattr(cell, key)[m, t].item() for key in ("top1", "top5", "own", "others", "confidence")}
-            yield shared | {"target": target, "mark": mark} | measured
+            compared = {key: getattr(cell, key)[m, t].item() for key in ("mse", "psnr", "ssim")}
+            compared = {key: None if math.isnan(value) else value for key, value in compared.items()}
+            yield shared | {"target": target, "mark": mark} | measured | compared

@@ -18,7 +18,7 @@ from referee.metrics import Interval, clustered_interval
 from referee.report import labels
 from referee.report.context import Campaign, Reference
 
-__all__ = ["Row", "build", "figure_rows", "figures_markdown", "markdown", "texts"]
+__all__ = ["Row", "build", "compared", "figure_rows", "figures_markdown", "markdown", "texts"]
 
 Kind = Literal["attack", "floor", "ceiling"]
 HEADS = {
@@ -29,6 +29,8 @@ HEADS = {
     "own": "Own class",
     "others": "Others",
     "confidence": "Confidence",
+    "mse": "MSE",
+    "ssim": "SSIM",
     "rows_ledger": "Rows, ledger",
     "rows_attacker": "Rows, attacker",
     "agree": "Agree",
@@ -37,6 +39,7 @@ HEADS = {
     "status": "Status",
 }
 LEFT = ("contract", "method", "status")
+COMPARED = ("mse", "ssim")  # columns of cells whose truth is a particular image: shown only where there is one
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,8 @@ class Row:
     own: float | None = None
     others: float | None = None
     confidence: float | None = None
+    mse: float | None = None
+    ssim: float | None = None
     rows_ledger: float | None = None
     rows_attacker: float | None = None
     capacity_bits: float | None = None
@@ -132,6 +137,8 @@ def _row(cells: list[Cell], contract: str, method: str, floor: bool) -> Row:
         _mean(last("own")),
         _mean(last("others")),
         _mean(last("confidence")),
+        _mean(last("mse")),
+        _mean(last("ssim")),
         _mean([cell.rows_ledger for cell in done]),
         _mean([cell.rows_attacker for cell in done]),
         _mean([cell.capacity_bits for cell in done]),
@@ -157,9 +164,17 @@ def _reference(reference: Reference) -> Row:
 
 
 def _mean(values: Any) -> float | None:
-    """The mean, or None where a value isn't known."""
-    mean = float(np.mean(values))
-    return mean if np.isfinite(mean) else None
+    """The mean of the values that are known, or None where none is: somebody whom a model does not know has no class
+    in it, and a class is no particular image.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else None
+
+
+def compared(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The columns of `COMPARED` if any row has them."""
+    return COMPARED if any(row.mse is not None for row in rows) else ()
 
 
 def texts(row: Row) -> dict[str, str]:
@@ -172,6 +187,8 @@ def texts(row: Row) -> dict[str, str]:
         "own": labels.ratio(row.own),
         "others": labels.ratio(row.others),
         "confidence": labels.ratio(row.confidence),
+        "mse": labels.DASH if row.mse is None else labels.number(row.mse),
+        "ssim": labels.ratio(row.ssim, 3),
         "rows_ledger": labels.count(row.rows_ledger),
         "rows_attacker": labels.count(row.rows_attacker),
         "agree": labels.DASH if row.rows_ledger is None else "yes",
@@ -187,7 +204,10 @@ def texts(row: Row) -> dict[str, str]:
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[str] = tuple(HEADS), heads: Mapping[str, str] = HEADS) -> str:
-    """A Markdown table of the chosen columns, for the README. Numbers are aligned to the right."""
+    """A Markdown table of the chosen columns, for the README, numbers aligned to the right. Those of `COMPARED` are
+    printed only where a row has them.
+    """
+    columns = [column for column in columns if column not in COMPARED or column in compared(rows)]
     lines = [
         [heads[column] for column in columns],
         ["---" if column in LEFT else "---:" for column in columns],

@@ -27,13 +27,22 @@ WIDE = {
     "own": "Own\nclass",
     "others": "Others",
     "confidence": "True\nconf.",
+    "mse": "MSE",
+    "ssim": "SSIM",
     "rows_ledger": "Rows,\nledger",
     "rows_attacker": "Rows,\nattacker",
     "agree": "Agree",
     "bits": "Bits,\n≤",
     "seconds": "Sec.",
 }
-NARROW = {"method": "Method", "top1": "Top-1 [95%]", "own": "Own", "others": "Others", "rows_ledger": "Rows"}
+NARROW = {
+    "method": "Method",
+    "top1": "Top-1 [95%]",
+    "own": "Own",
+    "others": "Others",
+    "mse": "MSE",
+    "rows_ledger": "Rows",
+}
 WIDE_FROM = 116
 STYLES = {"floor": "dim", "ceiling": "dim", "attack": ""}
 _NOTE = Text(
@@ -89,7 +98,8 @@ def _plain_table(table: PlainTable, width: int) -> Table:
 
 
 def _table(rows: Sequence[Row], width: int, title: str) -> Table:
-    columns = WIDE if width >= WIDE_FROM else NARROW
+    left_out = set(tables.COMPARED) - set(tables.compared(rows))
+    columns = {key: head for key, head in (WIDE if width >= WIDE_FROM else NARROW).items() if key not in left_out}
     table = _empty(title)
     for key, head in columns.items():
         left = key in tables.LEFT

@@ -45,6 +45,7 @@ def make_cell() -> Callable[..., Cell]:
             "own": generator.random(top1.shape),
             "others": generator.random(top1.shape) / 2,
             "confidence": generator.random(top1.shape),
+            **{key: np.full(top1.shape, np.nan) for key in ("mse", "psnr", "ssim")},
             "rows_ledger": 12_000,
             "rows_attacker": 12_000,
             "self_reported": False,

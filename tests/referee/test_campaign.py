@@ -134,3 +134,82 @@ def test_the_campaign_of_2015_names_its_figures_and_models():
     assert [
         experiment.samples for experiment in plan.attributes if experiment.name == "affairs601/halves/unpruned"
     ] == [100]
+
+
+INVERSION = """
+[contracts.m3]
+access = "scores"
+top_k = 3
+[[cells]]
+victim = "v"
+method = "inversion_network"
+contracts = ["full"]
+public = "developer"
+seeds = [7]
+given = { photos = 3, answers = ["full", "m3"] }
+"""
+
+
+def test_a_cell_may_be_given_answers_and_have_seeds_and_data_of_its_own(tmp_path):
+    cell = read_plan(write(tmp_path, SMALL + INVERSION)).cells[-1]
+    assert cell.seed == 7
+    assert cell.described == {"given": {"photos": 3, "answers": ["full", "m3"]}, "public": "developer"}
+    assert list(cell.asked) == ["full", "m3"]
+    assert cell.asked["m3"] == Contract(Access.SCORES, top_k=3)
+    without = INVERSION.replace('given = { photos = 3, answers = ["full", "m3"] }', "")
+    assert read_plan(write(tmp_path, SMALL + without)).cells[-1].given == {}
+
+
+def test_another_contract_of_the_answers_is_another_attempt(tmp_path):
+    one, two = (
+        read_plan(write(tmp_path, SMALL + INVERSION.replace("top_k = 3", top_k))).cells[-1].attempt
+        for top_k in ("top_k = 3", "top_k = 2")
+    )
+    assert one != two
+
+
+FEATURES = """
+[victims.f]
+kind = "features"
+split = "att40"
+[contracts.pose]
+access = "scores"
+features = ["pose"]
+"""
+
+
+def test_victims_of_other_kinds(tmp_path):
+    joint = 'split = "att40"\njoint = { weight = 0.5, top_k = 3 }'
+    plan = read_plan(write(tmp_path, SMALL.replace('split = "att40"', joint) + FEATURES))
+    assert [victim.kind for victim in plan.victims] == ["classifier", "features"]
+    assert plan.victims[0].joint == {"weight": 0.5, "top_k": 3}
+    assert plan.victims[1].joint is None
+
+
+def test_a_victim_without_its_data_is_read_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.delenv("MIRAGE_DATA_ROOT", raising=False)
+    text = (SMALL + INVERSION).replace('"att40"', '"facescrub-same"')
+    assert read_plan(write(tmp_path, text)).victims[0].split == "facescrub-same"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('public = "developer"', 'public = "mine"', "public = 'mine' must be"),
+        ("seeds = [7]", "seeds = []", "must be a list of whole numbers"),
+        ("seeds = [7]", "seeds = [0.5]", "must be a list of whole numbers"),
+        ('"m3"] }', '"m4"] }', "no contract 'm4'"),
+        ('victim = "v"\nmethod = "inv', 'victim = "f"\nmethod = "inv', "release different features"),
+        ('kind = "features"', 'kind = "faces"', "kind must be one of classifier, features"),
+        ('kind = "features"', 'kind = "features"\narchitecture = "mlp"', "has no architecture"),
+        ('kind = "features"', 'architecture = "mlp"\njoint = 3', "must be a table of numbers"),
+        ('kind = "features"', 'architecture = "mlp"\njoint = { weight = "x" }', "must be a table of numbers"),
+    ],
+)
+def test_inversions_that_cannot_be_run(tmp_path, old, new, sentence):
+    text = INVERSION + FEATURES
+    if "different features" in sentence:
+        text = text.replace('"m3"] }', '"pose"] }')
+    assert old in text
+    with pytest.raises(CampaignError, match=sentence):
+        read_plan(write(tmp_path, SMALL + text.replace(old, new, 1)))

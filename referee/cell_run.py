@@ -1,0 +1,154 @@
+"""One cell of a campaign: its key, what is handed to its attacker, the attacker's process, and the scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from attacker.cli import REFUSED
+from oracle_server.capacity import capacity_bits
+from oracle_server.operator import open_operator
+from protos.mirage.v1 import admin_pb2
+from referee import cell as cells
+from referee.atomic import write_atomically
+from referee.benign import ask_benign
+from referee.campaign import PlannedCell
+from referee.cell import Cell
+from referee.given import BlurredPhotos, GivenAnswers, write_answers, write_images
+from referee.keys import hold_key, retire_key
+from referee.metrics.images import mse, psnr, ssim
+from referee.processes import run_attacker
+from referee.results import Results
+
+__all__ = ["developer_data", "finish_cell"]
+
+
+def finish_cell(results: Results, planned: PlannedCell, address: str, *, quiet: bool, stop: Event) -> None:
+    """Run the cell through the server at `address`, score it, save it, and revoke its key.
+
+    When `stop` is set, its attacker is ended and `KeyboardInterrupt` raised; the cell can be resumed.
+    """
+    key = results.out / "referee" / "keys" / f"{planned.attempt}.json"
+    cells.save(_run(results, planned, key, address, quiet, stop), results.cell_folder(planned))
+    retire_key(results.root, key)
+
+
+def _run(results: Results, planned: PlannedCell, key: Path, address: str, quiet: bool, stop: Event) -> Cell:
+    split = planned.victim.split
+    judge = results.judge(split)
+    folder = results.attacker_folder(planned)
+    given = None
+    if planned.given:
+        if planned.asked:
+            ask_benign(results, planned, address)
+        given = results.given(planned)
+    token, key_id = hold_key(
+        results.root, key, label=planned.name, model=planned.victim.name, contract=planned.contract
+    )
+    status, words = run_attacker(
+        address,
+        token,
+        _arguments(results, planned, folder, given),
+        folder=folder,
+        denied=[results.root, results.out / "referee"],
+        quiet=quiet,
+        stop=stop,
+    )
+    with open_operator(results.root) as operator:
+        info = {key.key_id: key for key in operator.list_keys(admin_pb2.ListKeysRequest()).keys}[key_id]
+    rows, downloads = info.usage.spent, info.usage.downloads
+    card = results.repository.card(planned.victim.name)
+    known: dict[str, Any] = {
+        "name": planned.name,
+        "split": split,
+        "victim": planned.victim.name,
+        "method": planned.method,
+        "parameters": planned.described,
+        "seed": planned.seed,
+        "contract": planned.contract.as_dict(),
+        "rows_ledger": rows,
+        "capacity_bits": capacity_bits(planned.contract, card, rows, downloads),
+    }
+    if status != 0:
+        sentence = words.strip().splitlines()[-1] if words.strip() else f"the attacker ended with status {status}"
+        return cells.unscored(
+            status="refused" if status == REFUSED else "failed",
+            sentence=sentence.removeprefix("Refused: ").removeprefix("Error: "),
+            image_shape=card.input_shape,
+            targets=np.arange(len(judge.split.private)),
+            **known,
+        )
+    run = json.loads((folder / "run.json").read_text())
+    with np.load(folder / "reconstructions.npz", allow_pickle=False) as arrays:
+        images, marks, targets = arrays["images"], arrays["marks"], arrays["targets"]
+    return Cell(
+        status="done",
+        sentence="" if run["ended"] == "done" else run["ended"],
+        targets=given.people[targets] if given else targets,
+        marks=marks,
+        images=images,
+        rows_attacker=run["rows"],
+        self_reported=run["self_reported"],
+        seconds=run["seconds"],
+        **known,
+        **_recognised(results, planned, images, given.people[targets] if given else targets),
+        **_compared(images, given.photos[targets] if given else None),
+    )
+
+
+def _arguments(
+    results: Results, planned: PlannedCell, folder: Path, given: BlurredPhotos | GivenAnswers | None
+) -> list[str]:
+    """The attacker's words; what is handed over is written into its folder."""
+    arguments = [planned.method, "--targets", planned.targets, "--seed", str(planned.seed), "--out", str(folder)]
+    arguments += [word for setting in planned.settings() for word in ("--set", setting)]
+    public = results.public(planned.victim.split)
+    if isinstance(planned.public, str):
+        arguments += ["--public", str(developer_data(results, planned, public, folder / "developer"))]
+    elif planned.public:
+        arguments += ["--public", str(public)]
+    if isinstance(given, GivenAnswers):
+        arguments += ["--given", str(write_answers(given.answers, folder / "answers.npz"))]
+    elif given:
+        arguments += ["--given", str(write_images(given.images, folder / "given.npy"))]
+    return [*arguments, "--device", results.device]
+
+
+def developer_data(results: Results, planned: PlannedCell, public: Path, folder: Path) -> Path:
+    """What the malicious developer of the target has: its training photos, and the published ones where the cell says.
+
+    This is private, and handed over with intent: the attacker of such a cell is who trained the model. Labels are not.
+    """
+    judge = results.judge(planned.victim.split)
+    parts = [judge.faces.images[np.asarray(judge.split.target)]]
+    if planned.public == "developer+published" and (public / "images.npy").exists():
+        parts.append(np.load(public / "images.npy", allow_pickle=False))
+    images = np.concatenate(parts).astype(np.float32, copy=False)
+    card = {"kind": "developer's own data", "split": judge.split.name, "images": len(images)}
+    write_images(images, folder / "images.npy")
+    write_atomically(folder / "card.json", (json.dumps(card) + "\n").encode())
+    return folder
+
+
+def _recognised(
+    results: Results, planned: PlannedCell, images: np.ndarray, targets: np.ndarray
+) -> dict[str, Any]:
+    """What the judge says of images (M, T, C, H, W), each (M, T)."""
+    marks = len(images)
+    model = results.true_model(planned.victim)
+    with results.lock:
+        flat = images.reshape(-1, *images.shape[2:])
+        scores = results.judge(planned.victim.split).score(flat, np.tile(targets, marks), model)
+    return {name: values.reshape(marks, len(targets)) for name, values in vars(scores).items()}
+
+
+def _compared(images: np.ndarray, truth: np.ndarray | None) -> dict[str, Any]:
+    """Each image (M, T, C, H, W) beside the one that was to be recovered (T, C, H, W); NaN where there is none."""
+    measures = {"mse": mse, "psnr": psnr, "ssim": ssim}
+    if truth is None:
+        return {name: np.full(images.shape[:2], np.nan) for name in measures}
+    return {name: np.stack([measure(made, truth) for made in images]) for name, measure in measures.items()}
