@@ -8,11 +8,12 @@ seeds = [0]
                                    that predicts named features, which has no choice of architecture), joint (a table of
                                    numbers: the classifier is trained together with a network that inverts it)
 [contracts.NAME]                   the fields of a contract; several cells may share one
-[[cells]]                          victim, method, contracts = [...]; optional: name (the method's), targets, public,
-                                   seeds (in place of the campaign's), budget (rows, for each key), [cells.parameters]
-                                   and [cells.given], what is handed over: for deblurring people (places, "10-29") and
-                                   sigma (pixels); for inversion of somebody else's answers photos (how many of each
-                                   kind) and answers (names of contracts under which they were asked)
+[[cells]]                          victim (or a list of them), method, contracts = [...]; optional: name (the
+                                   method's), targets, public, seeds (in place of the campaign's), budget (rows, for
+                                   each key), [cells.parameters] and [cells.given], what is handed over: for deblurring
+                                   people (places, "10-29") and sigma (pixels); for inversion of somebody else's answers
+                                   photos (how many of each kind) and answers (names of contracts under which they were
+                                   asked)
 [adversaries]                      lists of methods by name, for several experiments
 [[attributes]]                     attributes inferred from models of tables: see referee/attribute_plan.py
 
@@ -200,6 +201,10 @@ def _cells(
         raise ValueError(f"cell {label}: {method} takes nothing given")
     if takes and not given and not getattr(METHODS[method], "given_optional", False):
         raise ValueError(f"cell {label}: {method} needs a [cells.given] table")
+    if isinstance(values["victim"], list):
+        for name in values["victim"]:  # the same cell for each, told apart by the name
+            yield from _cells(values | {"victim": name, "name": f"{label}@{name}"}, victims, contracts, seeds)
+        return
     if values["victim"] not in victims:
         raise ValueError(f"cell {label}: no victim {values['victim']!r}; there is {', '.join(victims)}")
     if values.get("public", False) not in _PUBLIC:

@@ -134,9 +134,7 @@ def developer_data(results: Results, planned: PlannedCell, public: Path, folder:
     return folder
 
 
-def _recognised(
-    results: Results, planned: PlannedCell, images: np.ndarray, targets: np.ndarray
-) -> dict[str, Any]:
+def _recognised(results: Results, planned: PlannedCell, images: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
     """What the judge says of images (M, T, C, H, W), each (M, T)."""
     marks = len(images)
     model = results.true_model(planned.victim)

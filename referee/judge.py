@@ -44,6 +44,7 @@ class Judge:
         trained = train_evaluation(self.split, faces=self.faces, device=device)
         self.network = trained.module
         self.test_accuracy = evaluation_accuracy(trained, self.split, self.faces)
+        self.credit = f"{self.faces.credit} {self.faces.terms}".strip()
         self.noun = _NOUNS.get(self.split.data, "people")
         rows = np.array(self.split.target)
         owner = class_of(self.faces, self.split.target, self.split.private)
@@ -141,7 +142,7 @@ class Judge:
             name=split.name,
             description=f"{private} private {self.noun}, {public or 'no'} public ones;"
             f" {len(split.target)} training photos",
-            credit=f"{self.faces.credit} {self.faces.terms}",
+            credit=self.credit,
             evaluation=self.evaluation,
             classes=len(split.known),
             people=people,

@@ -30,7 +30,7 @@ from referee.figures import FIGURES, figures_of, trainings_of
 from referee.figures.attributes import PAPER
 from referee.hosted import host_victim
 from referee.processes import OracleProcess
-from referee.report import Campaign, Figure, Section, write_report
+from referee.report import Campaign, write_report
 from referee.report.attributes import attribute_sections
 from referee.results import Results
 from referee.training import Training, train_ahead
@@ -131,16 +131,21 @@ def _report(results: Results, command: str, private_images: bool) -> tuple[list[
 
 
 def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
-    splits = list(dict.fromkeys(victim.split for victim in results.plan.victims))
-    shared = Counter(victim.split for victim in results.plan.victims)
+    show = getattr(FIGURES.get(results.plan.figures), "sections", None)
+    # The victims that the table of cells is about: where nothing is shown apart, all of them.
+    about = {planned.victim.name for planned in results.plan.cells if not planned.given}
+    victims = [victim for victim in results.plan.victims if show is None or victim.name in about]
+    splits = list(dict.fromkeys(victim.split for victim in victims))
+    shared = Counter(victim.split for victim in victims)
     references = [
         replace(reference, name=f"{reference.name}, {victim.name}") if shared[victim.split] > 1 else reference
-        for victim in results.plan.victims
+        for victim in victims
         for reference in results.judge(victim.split).references(
             results.true_model(victim), results.public(victim.split)
         )
     ]
     attributes, figures = results.attributes(), figures_of(results, finished)
+    sections = [] if show is None else show(results, finished, figures)
     return Campaign(
         title=results.plan.title,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -149,8 +154,16 @@ def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
         references=references,
         figures=figures,
         notes=[*_left_out(results), *not_run(results.plan.attributes, results.out)],
-        sections=[*_sections(results, finished, figures), *attribute_sections(attributes, PAPER)],
-        credits=list(dict.fromkeys(result.credit for result in attributes)),
+        sections=[*sections, *attribute_sections(attributes, PAPER)],
+        given_apart=show is not None,
+        credits=list(
+            dict.fromkeys(
+                [
+                    *(results.judge(victim.split).credit for victim in results.plan.victims),
+                    *(result.credit for result in attributes),
+                ]
+            )
+        ),
         versions={
             "mirage-range": version("mirage-range"),
             "torch": version("torch"),
@@ -165,9 +178,3 @@ def _left_out(results: Results) -> list[str]:
     for name, reason in results.absent.items():
         reasons.setdefault(reason, []).append(name)
     return [f"Not run: {', '.join(names)} ({reason})." for reason, names in reasons.items()]
-
-
-def _sections(results: Results, finished: list[Cell], figures: list[Figure]) -> list[Section]:
-    """What the figures of the campaign show beside their values, if they do: `sections` of their file."""
-    show = getattr(FIGURES.get(results.plan.figures), "sections", None)
-    return [] if show is None else list(show(results, finished, figures))

@@ -79,8 +79,8 @@ class Campaign:
     credits: Sequence[str] = ()  # of data that no split names
     # Methods that are floors themselves: they ask the oracle, but know nothing of the target.
     floor_methods: frozenset[str] = frozenset({"random_draws"})
-    # Methods that are told something of their targets: they stand in sections of their own, not beside the others.
-    told_methods: frozenset[str] = frozenset({"deblur"})
+    # Cells whose attackers were given something of their targets stand in `sections` alone, not beside the others.
+    given_apart: bool = False
 
     def split(self, name: str) -> SplitView:
         """The split of that name. Raises `KeyError` with the names that there are."""

@@ -222,7 +222,7 @@ def test_a_whole_download_is_the_model(server: Server, connect: Open, models: Pa
     np.testing.assert_allclose(torch.softmax(logits.detach().double(), 1).numpy(), answer, rtol=0, atol=1e-6)
     oracle.model()
     assert caller.usage().downloads == 1
-    (tmp := Path(oracle._folder / "model.pt2")).write_bytes(b"damaged")
+    (tmp := Path(oracle.folder / "model.pt2")).write_bytes(b"damaged")
     oracle.model()
     assert caller.usage().downloads == 2
     assert tmp.read_bytes() == (models / "models" / "linear" / "1" / "model.pt2").read_bytes()

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from oracle_server.victims.att import faces
+from oracle_server.victims.splits import SPLIT_NAMES
 from protos.codec import decode, digest, encode
 from protos.mirage.v1 import admin_pb2
 from tests.fixtures import Command, Start
@@ -241,7 +242,7 @@ def test_train_hosts_a_model_of_faces(command: Command, tmp_path: Path) -> None:
     assert {"split", "sha256"} <= set(json.loads((folder / "split.json").read_text()))
     words = ("train", "softmax_regression", "--root", tmp_path / "o", "--split")
     status, said = command(*words, "nix")
-    assert (status, said.strip()) == (1, "Error: unknown split 'nix': choose one of att40, att30, random-<seed>")
+    assert (status, said.strip()) == (1, f"Error: unknown split 'nix': choose one of {', '.join(SPLIT_NAMES)}")
 
 
 def test_publish_writes_public_people_only(command: Command, tmp_path: Path) -> None:
