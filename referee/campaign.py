@@ -4,9 +4,10 @@ title = "..."                      what the report is called
 figures = "demo"                   which named figures are worked out from the cells (referee/figures/)
 seeds = [0]
 [evaluation]                       architecture and seed of the network that recognises people
-[victims.NAME]                     architecture, split, seed; optional: kind ("classifier", or "features": a network
-                                   that predicts named features, which has no choice of architecture), joint (a table of
-                                   numbers: the classifier is trained together with a network that inverts it)
+[victims.NAME]                     architecture, split, seed; optional: max_steps (of its training), kind ("classifier",
+                                   or "features": a network that predicts named features, which has no choice of
+                                   architecture), joint (a table of numbers: the classifier is trained together with a
+                                   network that inverts it)
 [contracts.NAME]                   the fields of a contract; several cells may share one
 [[cells]]                          victim (or a list of them), method, contracts = [...]; optional: name (the
                                    method's), targets, public, seeds (in place of the campaign's), budget (rows, for
@@ -60,7 +61,7 @@ class CampaignError(ValueError):
 @dataclass(frozen=True)
 class Victim:
     """A model to train and host: `name` is also the hosted model's. `joint` is None, or the settings with which the
-    classifier is trained together with a network that inverts it.
+    classifier is trained together with a network that inverts it. `max_steps` is None, or how long it learns at most.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Victim:
     seed: int = 0
     kind: Kind = "classifier"
     joint: Mapping[str, float] | None = None
+    max_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,8 @@ def _plan(text: dict[str, Any]) -> Plan:
 
 
 def _victim(name: str, values: dict[str, Any]) -> Victim:
-    _only(values, f"victim {name}", {"architecture", "split", "seed", "kind", "joint"})
-    kind, joint = values.get("kind", "classifier"), values.get("joint")
+    _only(values, f"victim {name}", {"architecture", "split", "seed", "kind", "joint", "max_steps"})
+    kind, joint, steps = values.get("kind", "classifier"), values.get("joint"), values.get("max_steps")
     if kind not in get_args(Kind):
         raise ValueError(f"victim {name}: kind must be one of {', '.join(get_args(Kind))}")
     if kind == "features":
@@ -176,6 +178,8 @@ def _victim(name: str, values: dict[str, Any]) -> Victim:
         raise ValueError(f"victim {name}: architecture must be one of {', '.join(ARCHITECTURES)}")
     if joint is not None and not (isinstance(joint, dict) and all(type(n) in (int, float) for n in joint.values())):
         raise ValueError(f"victim {name}: joint = {joint!r} must be a table of numbers, for example {{ weight = 1.0 }}")
+    if steps is not None and (type(steps) is not int or steps < 1 or kind == "features" or joint is not None):
+        raise ValueError(f"victim {name}: max_steps = {steps!r} must be a number above 0, of an ordinary classifier")
     _split(values["split"])
     return Victim(name=name, **values)
 

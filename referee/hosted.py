@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attacker.decoder import Decoder
 from oracle_server.models.repository import Repository
@@ -11,11 +11,15 @@ from oracle_server.victims.data import DATA, data_available
 from oracle_server.victims.feature_network import train_and_host_features
 from oracle_server.victims.hosting import train_and_host
 from oracle_server.victims.images import ImagesUnavailableError
-from oracle_server.victims.joint import train_and_host_joint
+from oracle_server.victims.joint import MakeInverse, load_inverse, train_and_host_joint
 from oracle_server.victims.splits import load, split_named
-from referee.campaign import Victim
 
-__all__ = ["absent", "host_victim"]
+if TYPE_CHECKING:
+    from referee.campaign import Victim
+
+__all__ = ["absent", "developers_network", "host_victim"]
+
+_WIDTH = 32  # of the network beside a jointly trained classifier, if the campaign names none
 
 
 def absent(split_name: str) -> str | None:
@@ -40,11 +44,22 @@ def host_victim(victim: Victim, repository: Repository, device: str) -> None:
     if victim.kind == "features":
         train_and_host_features(victim.split, repository, **known)
     elif victim.joint is not None:
-        settings: dict[str, Any] = dict(victim.joint)
-        decoder: Any = Decoder
-        if (width := settings.pop("width", None)) is not None:
-            decoder = partial(Decoder, width=int(width))
-            settings["decoder_name"] = f"attacker.decoder:Decoder of width {int(width)}"
-        train_and_host_joint(victim.architecture, victim.split, repository, decoder=decoder, **settings, **known)
+        width, decoder = _decoder(victim)
+        settings: dict[str, Any] = {name: value for name, value in victim.joint.items() if name != "width"}
+        settings |= {"decoder": decoder, "decoder_name": f"attacker.decoder:Decoder of width {width}"}
+        train_and_host_joint(victim.architecture, victim.split, repository, **settings, **known)
     else:
-        train_and_host(victim.architecture, victim.split, repository, **known)
+        train_and_host(victim.architecture, victim.split, repository, max_steps=victim.max_steps, **known)
+
+
+def developers_network(victim: Victim, repository: Repository) -> Decoder:
+    """The network that was trained together with a hosted victim and that its developer keeps."""
+    _, decoder = _decoder(victim)
+    network = load_inverse(repository, victim.name, decoder)
+    assert isinstance(network, Decoder)
+    return network
+
+
+def _decoder(victim: Victim) -> tuple[int, MakeInverse]:
+    width = int((victim.joint or {}).get("width", _WIDTH))
+    return width, partial(Decoder, width=width)

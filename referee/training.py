@@ -24,6 +24,7 @@ class Training:
     architecture: str | None = None
     seed: int = 0
     device: str = "cpu"
+    max_steps: int | None = None
 
     def __call__(self) -> str:
         """Train it, or find it in the cache, where whoever needs it will look; what it was, in words."""
@@ -32,7 +33,7 @@ class Training:
         if self.architecture is None:
             train_evaluation(split, seed=self.seed, device=self.device)
             return f"the evaluation network of {self.split}"
-        train_target(split, self.architecture, seed=self.seed, device=self.device)
+        train_target(split, self.architecture, max_steps=self.max_steps, seed=self.seed, device=self.device)
         return f"{self.architecture} on {self.split}"
 
 

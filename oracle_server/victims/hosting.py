@@ -38,17 +38,24 @@ def train_and_host(
     seed: int = 0,
     device: str = "auto",
     deterministic: bool = False,
+    max_steps: int | None = None,
     progress: Callable[[Epoch], None] | None = None,
 ) -> Card:
     """Train (or find in the cache) and host, with its parts. `split.json`, beside the archive, lists the rows that the
-    model has seen.
+    model has seen. `max_steps` is that of `train_target`.
 
     Raises `ValueError` for an unknown architecture or split, `FileExistsError` for a version that is there already.
     """
     split = split_named(split_name)
     faces = load(split)
     trained = train_target(
-        split, architecture, faces=faces, seed=seed, device=str(choose_device(device)), progress=progress
+        split,
+        architecture,
+        faces=faces,
+        max_steps=max_steps,
+        seed=seed,
+        device=str(choose_device(device)),
+        progress=progress,
     )
     error = target_error(trained, split, faces)
     draft = Draft(

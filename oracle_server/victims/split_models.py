@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from oracle_server.victims.images import ImageSet
+from oracle_server.victims.recipes import RECIPES
 from oracle_server.victims.splits import Split, class_of, load, random_split
 from oracle_server.victims.training import CrossEntropy, Loss, Progress, Trained, error_rate, train_victim
 
@@ -22,17 +24,23 @@ def train_target(
     *,
     faces: ImageSet | None = None,
     loss: Loss | None = None,
+    max_steps: int | None = None,
     seed: int = 0,
     device: str = "cpu",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """The model that is attacked: it knows the private people only, class i is ``split.private[i]``."""
+    """The model that is attacked: it knows the private people only, class i is ``split.private[i]``.
+
+    `max_steps` takes the place of the recipe's own: a model that learns for less time is less sure of itself.
+    """
+    recipe = RECIPES.get(architecture)
     return train_victim(
         architecture,
         faces or load(split),
         split.target,
         split.private,
+        recipe=None if recipe is None or max_steps is None else dataclasses.replace(recipe, max_steps=max_steps),
         loss=loss,
         seed=seed,
         device=device,

@@ -16,7 +16,8 @@ __all__ = ["Figure", "read", "write"]
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure. `low`, `high`: its interval; `paper`: the published value; `at_least`, `at_most`: its bound.
+    """One figure. `low`, `high`: its interval; `paper`: the published value; `at_least`, `at_most`: its bound, which
+    the value must keep, or with `whole` all of its interval.
 
     `extra` goes into the entry as it is (for example "seconds"), and can't replace the keys of the entry.
     """
@@ -29,18 +30,26 @@ class Figure:
     paper: float | None = None
     at_least: float | None = None
     at_most: float | None = None
+    whole: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def bound(self) -> str | None:
         """The bound in words, as ">= 0.2", or None: measured, not tested."""
         texts = [f"{sign} {number:g}" for sign, number in self._bounds()]
-        return " and ".join(texts) or None
+        return " and ".join(texts) + (" (interval)" if self.whole else "") if texts else None
 
     @property
     def passed(self) -> bool | None:
-        """Whether the value keeps its bound; None where there is none."""
-        checks = [self.value >= number if sign == ">=" else self.value <= number for sign, number in self._bounds()]
+        """Whether the value, or its interval, keeps its bound; None where there is none."""
+        low, high = (self.low, self.high) if self.whole else (self.value, self.value)
+        checks = [
+            bool(
+                (end := low if sign == ">=" else high) is not None
+                and (end >= number if sign == ">=" else end <= number)
+            )
+            for sign, number in self._bounds()
+        ]
         return all(checks) if checks else None
 
     def _bounds(self) -> list[tuple[str, float]]:
