@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -23,9 +24,10 @@ from rich.table import Table
 from attacker.attacks import METHODS
 from attacker.batch import read_batch
 from attacker.decoder import load_decoder
+from attacker.images import read_images
 from attacker.journal import JournalError
 from attacker.oracle import Oracle, OracleError
-from attacker.released import read_answers
+from attacker.released import as_table, read_answers, write_answers
 from attacker.run import RunRefused, make_method, run, target_count
 
 __all__ = ["main"]
@@ -87,9 +89,7 @@ def run_(
     quiet: bool,
 ) -> None:
     """Run METHOD; the same command again resumes a run that was stopped, without paying twice."""
-    key = os.environ.get("MIRAGE_KEY", "")
-    if not key:
-        raise click.ClickException("no API key: put it into the environment as MIRAGE_KEY")
+    key = _key()
     torch.set_num_threads(threads)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
@@ -141,6 +141,27 @@ def batch_(
     click.echo(f"{len(runs)} runs are finished in {out}")
 
 
+@main.command(epilog="Example: MIRAGE_KEY=... attacker ask photos.npy --out runs/asked")
+@click.argument("images", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--address", default="127.0.0.1:50051", show_default=True)
+@click.option(
+    "--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM to trust; uses TLS."
+)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the answers.")
+def ask(images: Path, address: str, certificate: Path | None, out: Path) -> None:
+    """Ask about IMAGES (a .npy file, float32) as an ordinary user does, a query for each, and keep what is released.
+
+    OUT/answers.npz is what attacker run inversion_network --given takes. Asked again, nothing is charged twice.
+    """
+    with _one_sentence(), contextlib.closing(Oracle(address, _key(), certificate=certificate)) as oracle:
+        rows = read_images(images, oracle)
+        out.mkdir(parents=True, exist_ok=True)
+        oracle.begin(out, {"asked": hashlib.sha256(rows.tobytes()).hexdigest(), "model": oracle.model_id})
+        answers = as_table(oracle.query(rows), oracle.classes)
+        write_answers(answers, out / "answers.npz")
+    click.echo(f"{len(answers)} answers of {answers.shape[1]} values are in {out / 'answers.npz'}")
+
+
 @main.command(epilog="Example: attacker invert runs/n/inversion_network.pt --given answers.npz --out images.npz")
 @click.argument("network", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
@@ -158,6 +179,13 @@ def invert(network: Path, given: Path, out: Path) -> None:
         with out.open("wb") as file:
             np.savez(file, images=images)
     click.echo(f"{len(images)} images in [0, 1] of shape {images.shape[1:]} are in {out}")
+
+
+def _key() -> str:
+    key = os.environ.get("MIRAGE_KEY", "")
+    if not key:
+        raise click.ClickException("no API key: put it into the environment as MIRAGE_KEY")
+    return key
 
 
 @contextlib.contextmanager

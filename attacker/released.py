@@ -9,7 +9,7 @@ import numpy as np
 
 from attacker.answers import Answer
 
-__all__ = ["as_table", "count_answers", "read_answers"]
+__all__ = ["as_table", "count_answers", "read_answers", "write_answers"]
 
 _MOST = 1.5  # what a 1 may have been rounded to
 
@@ -49,6 +49,14 @@ def read_answers(path: Path, outputs: int | None = None) -> np.ndarray:
     if not ((answers[released] >= 0) & (answers[released] <= _MOST)).all():
         raise ValueError(f"{path} holds values outside 0 to 1: answers are scores or features as they were released")
     return np.asarray(answers)
+
+
+def write_answers(answers: np.ndarray, path: Path) -> Path:
+    """Write answers (N, K), NaN where a score was withheld, to a file that `read_answers` reads; in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez(part, answers=answers)
+    return part.replace(path)
 
 
 def _opened(path: Path) -> np.ndarray:

@@ -95,7 +95,7 @@ def run(
     sentence = refuse(method.needs, oracle.contract, oracle.classes, method=name)
     if sentence is not None:
         raise RunRefused(sentence)
-    given = getattr(method, "given", None)
+    given, public = getattr(method, "given", None), getattr(method, "public", None)
     parameters = {field.name: _plain(getattr(method, field.name)) for field in fields(method)}
     identity = {
         "method": name,
@@ -103,6 +103,7 @@ def run(
         "targets": list(targets),
         "seed": seed,
         "given_sha256": hashlib.sha256(given.read_bytes()).hexdigest() if given else None,
+        "public_sha256": _sha256_of_public(public) if public else None,
         "model": oracle.model_id,
         "archive_sha256": oracle.archive_sha256,
         "contract": oracle.contract.as_dict(),
@@ -151,6 +152,16 @@ def run(
     part.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
     part.replace(finished)
     return result
+
+
+def _sha256_of_public(folder: Path) -> str:
+    try:
+        with (folder / "images.npy").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise ValueError(
+            f"{folder} holds no images.npy: name a folder that oracle-server publish wrote, with --public"
+        ) from None
 
 
 def _far_apart(mark: float, following: float) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from attacker.cli import REFUSED
+from attacker.released import write_answers
 from oracle_server.capacity import capacity_bits
 from oracle_server.operator import open_operator
 from protos.mirage.v1 import admin_pb2
@@ -18,7 +19,7 @@ from referee.atomic import write_atomically
 from referee.benign import ask_benign
 from referee.campaign import PlannedCell
 from referee.cell import Cell
-from referee.given import BlurredPhotos, GivenAnswers, write_answers, write_images
+from referee.given import BlurredPhotos, GivenAnswers, write_images
 from referee.keys import hold_key, retire_key
 from referee.metrics.images import mse, psnr, ssim
 from referee.processes import run_attacker

@@ -23,8 +23,10 @@ from oracle_server.victims.images import ImagesUnavailableError
 from protos import archive
 from referee.campaign import CampaignError, read_plan
 from referee.cell import Cell
+from referee.inspection import inspect_command
 from referee.judge import Judge
 from referee.lineups import score_answers
+from referee.metrics.images import mse, psnr, ssim
 from referee.processes import ProcessError
 from referee.report import Campaign, print_report, tables
 from referee.run import report_campaign, run_campaign
@@ -72,6 +74,9 @@ def main() -> None:
     """Measure inversion attacks under contracts and budgets, against private data, and report."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with everything that was started
+
+
+main.add_command(inspect_command)
 
 
 @main.command(epilog="Example: referee demo --out runs/demo")
@@ -145,6 +150,33 @@ def score(folder: Path, split: str, root: Path, model: str, device: str) -> None
             scores = judge.score(made, targets, target)
             figures = (scores.top1, scores.top5, scores.own, scores.others, scores.confidence)
             table.add_row(f"{mark:,.0f}", *(f"{values.mean():.3f}" for values in figures))
+    Console().print(table)
+
+
+@main.command(epilog="Example: referee compare runs/mine --photos photos.npy")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--photos",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="The photos (N, C, H, W) behind the answers that the attacker was given: a .npy file.",
+)
+def compare(folder: Path, photos: Path) -> None:
+    """Compare reconstructions of single photos, which `attacker run --given` left in FOLDER, with the photos."""
+    with _one_sentence(folder):
+        real = np.load(photos, allow_pickle=False)
+        with np.load(folder / "reconstructions.npz", allow_pickle=False) as arrays:
+            images, marks, targets = arrays["images"], arrays["marks"], arrays["targets"]
+        if targets.max() >= len(real):
+            raise ValueError(f"{photos} holds {len(real)} photos, and answer {targets.max()} was inverted")
+        table = Table()
+        for title in ("mark", "MSE", "PSNR", "SSIM", "MSE of the photos' mean"):
+            table.add_column(title, justify="right")
+        mean = np.broadcast_to(real[targets].mean(0), images.shape[1:])
+        for mark, made in zip(marks, images, strict=True):
+            values = [float(measure(made, real[targets]).mean()) for measure in (mse, psnr, ssim)]
+            floor = float(mse(mean, real[targets]).mean())
+            table.add_row(f"{mark:,.0f}", f"{values[0]:.4f}", f"{values[1]:.1f}", f"{values[2]:.3f}", f"{floor:.4f}")
     Console().print(table)
 
 

@@ -30,7 +30,6 @@ __all__ = [
     "given_answers",
     "people_of",
     "rows_asked",
-    "write_answers",
     "write_images",
 ]
 
@@ -143,14 +142,6 @@ def write_images(images: np.ndarray, path: Path) -> Path:
     """Images as a .npy file for --given."""
     buffer = io.BytesIO()
     np.save(buffer, images, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())
-    return path
-
-
-def write_answers(answers: np.ndarray, path: Path) -> Path:
-    """Answers (N, K) as a .npz file with one array, `answers`, for --given."""
-    buffer = io.BytesIO()
-    np.savez(buffer, answers=answers)
     write_atomically(path, buffer.getvalue())
     return path
 

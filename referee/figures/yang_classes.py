@@ -23,25 +23,21 @@ OURS, PRIOR, WHITE_BOX = "classes", "classes_prior", "mi_face"  # how the labels
 def class_figures(results: Results, cells: Sequence[Cell]) -> list[Figure]:
     """Recognition of each way, ours less the others', and the number of classes that the auxiliary set showed."""
     found: list[Figure] = []
-    mine = {cell: set_of(results.judge(cell.split)) for cell in cells if _whose(cell)}
-    for data in dict.fromkeys(mine.values()):
-        ways: dict[str, list[Cell]] = {}
-        for cell in mine:
-            if mine[cell] == data:
-                ways.setdefault(label_of(cell), []).append(cell)
-        found += _compared(class_place(data), ways)
-        if OURS in ways:
-            found += _estimated(results, data, ways[OURS])
+    ways: dict[str, dict[str, list[Cell]]] = {}  # by data set and label
+    for cell in cells:
+        label = label_of(cell)
+        if label in (OURS, PRIOR) or label.startswith(WHITE_BOX):
+            ways.setdefault(set_of(results.judge(cell.split)), {}).setdefault(label, []).append(cell)
+    for data, mine in ways.items():
+        found += _compared(class_place(data), mine)
+        if OURS in mine:
+            found += _estimated(results, data, mine[OURS])
     return found
 
 
 def class_place(data: str) -> str:
     """Where the figures of a data set stand: those of the 5,000 digits, which are always here, stand by themselves."""
     return "yang" if data == "digits" else f"yang/{data}"
-
-
-def _whose(cell: Cell) -> bool:
-    return label_of(cell) in (OURS, PRIOR) or label_of(cell).startswith(WHITE_BOX)
 
 
 def _compared(place: str, ways: dict[str, list[Cell]]) -> Iterable[Figure]:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ __all__ = ["Figure", "read", "write"]
 @dataclass(frozen=True)
 class Figure:
     """One figure. `low`, `high`: its interval; `paper`: the published value; `at_least`, `at_most`: its bound, which
-    the value must keep, or with `whole` all of its interval.
+    the value must keep; with `whole` all of its interval must lie beyond the bound, without touching it.
 
     `extra` goes into the entry as it is (for example "seconds"), and can't replace the keys of the entry.
     """
@@ -37,23 +38,19 @@ class Figure:
     def bound(self) -> str | None:
         """The bound in words, as ">= 0.2", or None: measured, not tested."""
         texts = [f"{sign} {number:g}" for sign, number in self._bounds()]
-        return " and ".join(texts) + (" (interval)" if self.whole else "") if texts else None
+        return " and ".join(texts) or None
 
     @property
     def passed(self) -> bool | None:
-        """Whether the value, or its interval, keeps its bound; None where there is none."""
+        """Whether the value keeps its bound; None where there is none."""
         low, high = (self.low, self.high) if self.whole else (self.value, self.value)
-        checks = [
-            bool(
-                (end := low if sign == ">=" else high) is not None
-                and (end >= number if sign == ">=" else end <= number)
-            )
-            for sign, number in self._bounds()
-        ]
-        return all(checks) if checks else None
+        checks = {">=": ge, "<=": le, "interval >": gt, "interval <": lt}
+        ends = [(checks[sign], low if ">" in sign else high, number) for sign, number in self._bounds()]
+        return all(end is not None and check(end, number) for check, end, number in ends) if ends else None
 
     def _bounds(self) -> list[tuple[str, float]]:
-        pairs = ((">=", self.at_least), ("<=", self.at_most))
+        signs = ("interval >", "interval <") if self.whole else (">=", "<=")
+        pairs = zip(signs, (self.at_least, self.at_most), strict=True)
         return [(sign, number) for sign, number in pairs if number is not None]
 
     def entry(self) -> dict[str, Any]:

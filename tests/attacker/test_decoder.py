@@ -23,6 +23,13 @@ def test_blocks_cover_the_image(shape: tuple[int, ...], blocks: int) -> None:
     assert images.max() <= 1
 
 
+def test_dense_layers_come_first_or_not_at_all() -> None:
+    assert [len(Decoder(10, (1, 8, 8), width=2, hidden=hidden).dense) for hidden in (0, 5)] == [0, 2]
+    for wrong in ({"hidden": -1}, {"width": 0}, {"least": 0.0}):
+        with pytest.raises(ValueError, match="must be at least 1, hidden 0 or more"):
+            Decoder(10, (1, 8, 8), **wrong)  # type: ignore[arg-type]
+
+
 def test_a_withheld_score_is_not_a_score_of_zero() -> None:
     network = Decoder(3, (1, 8, 8), width=2).eval()
     withheld, zero = np.array([[0.9, np.nan, 0.1]]), np.array([[0.9, 0.0, 0.1]])
@@ -58,7 +65,7 @@ def test_gradients_pass_through_truncated_scores() -> None:
 
 
 def test_a_file_gives_the_same_network(tmp_path: Path) -> None:
-    network = Decoder(3, (1, 8, 8), width=2, rescale=False, least=0.05)
+    network = Decoder(3, (1, 8, 8), width=2, hidden=7, rescale=False, least=0.05)
     network.standardise(torch.rand(9, 3))
     save_decoder(network, tmp_path / "network.pt")
     f = np.random.default_rng(0).random((4, 3))

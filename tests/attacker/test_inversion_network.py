@@ -179,6 +179,7 @@ def test_a_budget_that_ends_early_is_used_up(public: Path, tmp_path: Path) -> No
     ("change", "sentence"),
     [
         ({"epochs": 0}, "epochs, batch_size, width"),
+        ({"hidden": -1}, "rows and hidden must not be below 0"),
         ({"held_out": 1.0}, "held_out=1.0 must lie between"),
         ({"decay": "linear"}, "decay='linear' must be one of none, cosine"),
         ({"withheld": "mean"}, "withheld='mean' must be one of told, zero"),

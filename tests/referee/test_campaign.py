@@ -50,6 +50,33 @@ def test_every_cell_is_one_method_contract_and_seed(tmp_path):
     assert len({cell.folder for cell in plan.cells}) == 4
 
 
+def test_a_cell_for_several_victims_is_one_for_each(tmp_path):
+    text = SMALL.replace("[contracts.full]", '[victims.w]\narchitecture = "mlp"\nsplit = "att30"\n[contracts.full]')
+    plan = read_plan(write(tmp_path, text.replace('victim = "v"', 'victim = ["v", "w"]')))
+    assert [(cell.name, cell.victim.split) for cell in plan.cells if cell.seed == 0] == [
+        ("numeric@v/full", "att40"),
+        ("numeric@v/r=0.1", "att40"),
+        ("numeric@w/full", "att30"),
+        ("numeric@w/r=0.1", "att30"),
+    ]
+    with pytest.raises(CampaignError, match="no victim 'x'"):
+        read_plan(write(tmp_path, text.replace('victim = "v"', 'victim = ["v", "x"]')))
+
+
+def test_how_long_a_victim_learns_may_be_said(tmp_path):
+    text = SMALL.replace('split = "att40"', 'split = "att40"\nmax_steps = 7')
+    assert read_plan(write(tmp_path, text)).victims[0].max_steps == 7
+    for wrong in ("0", "1.5", "true", '7\nkind = "features"'):
+        with pytest.raises(CampaignError, match="victim v: "):
+            read_plan(write(tmp_path, text.replace("max_steps = 7", f"max_steps = {wrong}")))
+
+
+def test_the_campaign_of_2019_is_read_whether_its_data_is_here_or_not(monkeypatch):
+    monkeypatch.delenv("MIRAGE_DATA_ROOT", raising=False)
+    plan = read_plan(ROOT / "campaigns" / "yang2019.toml")
+    assert {victim.split.partition("-")[0] for victim in plan.victims} == {"mnist", "digits", "att20"}
+
+
 def test_the_demo_is_a_campaign_that_asks_for_every_contract():
     plan = read_plan(ROOT / "campaigns" / "demo.toml")
     kinds = {(c.contract.access, c.contract.top_k, c.contract.round_to) for c in plan.cells}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import doctest
 import io
 import re
@@ -59,6 +60,16 @@ def test_seeds_share_a_row_and_are_clustered_by_target(make_cell, campaign):
 def test_other_keys_same_contract(make_cell, campaign):
     dates = [make_cell(HITS, seed=seed, contract={**ROUNDED, "expires": f"2026-01-0{seed + 1}"}) for seed in range(2)]
     assert len([row for row in tables.build(dates, campaign) if row.kind == "attack"]) == 1
+
+
+def test_cells_that_were_given_something_may_stand_apart(make_cell, campaign):
+    told = make_cell(name="inverted/full", parameters={"given": {"photos": 4}})
+    assert [row.method for row in tables.build([told, make_cell()], campaign) if row.kind == "attack"] == [
+        "inverted",
+        "numeric",
+    ]
+    apart = dataclasses.replace(campaign, given_apart=True)
+    assert [row.method for row in tables.build([told, make_cell()], apart) if row.kind == "attack"] == ["numeric"]
 
 
 def test_a_count_that_differs_voids_the_row(make_cell, campaign):

@@ -70,6 +70,15 @@ def test_summary_keeps_order_bounds_and_extra_keys(tmp_path):
     assert list(summary.read(path)) == ["z", "a"]
 
 
+def test_a_whole_interval_may_have_to_lie_beyond_the_bound():
+    above = [Figure("x", 0.5, low=low, high=0.9, at_least=0.0, whole=True) for low in (0.1, 0.0, None)]
+    assert [figure.passed for figure in above] == [True, False, False]
+    assert above[0].bound == "interval > 0"
+    below = [Figure("x", 0.5, low=0.1, high=high, at_most=1.0, whole=True) for high in (0.9, 1.0)]
+    assert [figure.passed for figure in below] == [True, False]
+    assert Figure("x", 0.0, low=-1.0, high=0.9, at_least=0.0).passed is True
+
+
 @pytest.mark.parametrize(
     ("figures", "sentence"),
     [
