@@ -1,21 +1,26 @@
-"""What every command of `oracle-server` shares: the folder option, and errors in one sentence."""
+"""What the commands of `oracle-server` share: options for folders, a progress bar, errors in one sentence."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import Progress
 
 from oracle_server.ledger import LedgerError
 from oracle_server.models.importing import ModelRefused
 from oracle_server.operator import OperatorError
 from oracle_server.server import ServerError
+from oracle_server.victims.data import DATA_ROOT_VARIABLE
 from oracle_server.victims.images import ImagesUnavailableError
 from oracle_server.victims.table import TableUnavailableError
+from oracle_server.victims.trained import Epoch
 
-__all__ = ["ROOT", "one_sentence"]
+__all__ = ["DATA_ROOT", "ROOT", "one_sentence", "training_bar"]
 
 ROOT = click.option(
     "--root",
@@ -24,6 +29,21 @@ ROOT = click.option(
     show_default=True,
     envvar="MIRAGE_ROOT",
     help="The server's folder: models, ledger, admin socket.",
+)
+
+
+def _set_data_root(context: click.Context, parameter: click.Parameter, root: Path | None) -> None:
+    if root is not None:
+        os.environ[DATA_ROOT_VARIABLE] = str(root.resolve())  # for this process and those that it starts
+
+
+DATA_ROOT = click.option(
+    "--data-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar=DATA_ROOT_VARIABLE,
+    expose_value=False,
+    callback=_set_data_root,
+    help="Folder of the data sets that no package carries: MNIST/raw, cifar-10-batches-py, facescrub, celeba.",
 )
 
 
@@ -37,3 +57,11 @@ def one_sentence() -> Iterator[None]:
         FileExistsError, LookupError, ValueError, OSError,
     ) as error:  # fmt: skip
         raise click.ClickException(str(error.args[0] if isinstance(error, LookupError) else error)) from error
+
+
+@contextlib.contextmanager
+def training_bar(title: str) -> Iterator[Callable[[Epoch], None]]:
+    """A progress bar of a training; what is yielded takes each epoch."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title)
+        yield lambda epoch: bar.update(task, completed=epoch.number, total=epoch.total)

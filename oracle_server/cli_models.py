@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
-from oracle_server.cli_common import ROOT, one_sentence
+from oracle_server.cli_common import DATA_ROOT, ROOT, one_sentence, training_bar
 from oracle_server.models.card import Card
 from oracle_server.models.importing import Draft, find_model, host
 from oracle_server.models.regression import host_regression
 from oracle_server.models.repository import Repository
 from oracle_server.models.tree import host_tree
 from oracle_server.victims import table_models
-from oracle_server.victims.data import DATA_ROOT_VARIABLE
 from oracle_server.victims.hosting import train_and_host
 from oracle_server.victims.joint import WEIGHT, find_decoder, train_and_host_joint
 from oracle_server.victims.publish import publish as publish_split
 from oracle_server.victims.splits import SPLIT_NAMES, split_named
 from oracle_server.victims.table_files import read_table
 from oracle_server.victims.tables import table_named
-from oracle_server.victims.training import Epoch
 from protos.tree import Tree
 
 __all__ = ["MODEL_COMMANDS"]
@@ -39,25 +33,10 @@ _VERSION = click.option("--version", default="1", show_default=True)
 _SPLITS = f"Splits: {', '.join(SPLIT_NAMES)}."
 
 
-def _set_data_root(context: click.Context, parameter: click.Parameter, root: Path | None) -> None:
-    if root is not None:
-        os.environ[DATA_ROOT_VARIABLE] = str(root)  # where the data sets look, in this process and those it starts
-
-
-_DATA_ROOT = click.option(
-    "--data-root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    envvar=DATA_ROOT_VARIABLE,
-    expose_value=False,
-    callback=_set_data_root,
-    help="Folder of the data sets that no package carries: MNIST/raw, cifar-10-batches-py, facescrub, celeba.",
-)
-
-
 @click.command(epilog="Example: oracle-server train softmax_regression --split att40")
 @click.argument("architecture")
 @click.option("--split", default="att40", show_default=True, help=_SPLITS)
-@_DATA_ROOT
+@DATA_ROOT
 @ROOT
 @_NAME
 @_VERSION
@@ -87,7 +66,7 @@ def train(
     """Train a classifier on private photos and host it: softmax_regression, mlp, autoencoder or conv_classifier."""
     if joint is None and joint_weight is not None:
         raise click.UsageError("--joint-weight needs --joint PACKAGE:FACTORY")
-    with one_sentence(), _progress(f"training {architecture} on {split}") as report:
+    with one_sentence(), training_bar(f"training {architecture} on {split}") as report:
         trained: Callable[..., Card] = train_and_host
         if joint is not None:
             weight = WEIGHT if joint_weight is None else joint_weight
@@ -198,7 +177,7 @@ def import_(
 
 @click.command(epilog=f"Example: oracle-server publish att30 --out public --accept-terms. {_SPLITS}")
 @click.argument("split")
-@_DATA_ROOT
+@DATA_ROOT
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--accept-terms", is_flag=True, help="You keep the terms of use of the data set.")
 def publish(split: str, out: Path, accept_terms: bool) -> None:
@@ -209,10 +188,3 @@ def publish(split: str, out: Path, accept_terms: bool) -> None:
 
 
 MODEL_COMMANDS = (train, train_table, import_, publish)
-
-
-@contextlib.contextmanager
-def _progress(title: str) -> Iterator[Callable[[Epoch], None]]:
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title)
-        yield lambda epoch: bar.update(task, completed=epoch.number, total=epoch.total)

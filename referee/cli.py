@@ -15,10 +15,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from oracle_server.cli_common import DATA_ROOT
 from oracle_server.ledger import LedgerError
 from oracle_server.models.repository import Repository
 from oracle_server.operator import OperatorError
-from oracle_server.victims.data import DATA_ROOT_VARIABLE
 from oracle_server.victims.images import ImagesUnavailableError
 from protos import archive
 from referee.campaign import CampaignError, read_plan
@@ -48,21 +48,6 @@ _PRIVATE = click.option(
     show_default=True,
     help="Show private photos and reconstructions in the report, or leave all pictures out.",
 )
-
-
-def _set_data_root(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
-    if value is not None:
-        os.environ[DATA_ROOT_VARIABLE] = str(value.resolve())
-
-
-_DATA_ROOT = click.option(
-    "--data-root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    envvar=DATA_ROOT_VARIABLE,
-    callback=_set_data_root,
-    expose_value=False,
-    help="Folder of data sets that no package carries (MNIST, faces, ...); no attacker may open it.",
-)
 _JOBS = click.option(
     "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Cells that run at once; each is an attacker."
 )
@@ -83,7 +68,7 @@ main.add_command(inspect_command)
 @_OUT
 @_DEVICE
 @_PRIVATE
-@_DATA_ROOT
+@DATA_ROOT
 def demo(out: Path, device: str, private_images: bool) -> None:
     """Whose face does a server give away? Two victims, nine contracts, about five minutes on two cores."""
     _run(_DEMO, out, device, private_images)
@@ -94,7 +79,7 @@ def demo(out: Path, device: str, private_images: bool) -> None:
 @_OUT
 @_DEVICE
 @_PRIVATE
-@_DATA_ROOT
+@DATA_ROOT
 @_JOBS
 def run(campaign: Path, out: Path, device: str, private_images: bool, jobs: int) -> None:
     """Run the cells of CAMPAIGN (a TOML file) that have no result in --out yet, then report."""
@@ -106,7 +91,7 @@ def run(campaign: Path, out: Path, device: str, private_images: bool, jobs: int)
 @_OUT
 @_DEVICE
 @_PRIVATE
-@_DATA_ROOT
+@DATA_ROOT
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown, as the README has them.")
 def report(campaign: Path, out: Path, device: str, private_images: bool, markdown: bool) -> None:
     """Write the report of CAMPAIGN again from the cells that are finished in --out; runs no attack."""
@@ -132,7 +117,7 @@ def report(campaign: Path, out: Path, device: str, private_images: bool, markdow
 )
 @click.option("--model", required=True, help="The model that was attacked, for its true confidence.")
 @_DEVICE
-@_DATA_ROOT
+@DATA_ROOT
 def score(folder: Path, split: str, root: Path, model: str, device: str) -> None:
     """Score what `attacker run --out FOLDER` left there."""
     with _one_sentence(folder):

@@ -2,7 +2,8 @@
 
 Z. Yang, J. Zhang, E.-C. Chang, Z. Liang, "Neural Network Inversion in Adversarial Setting via Background Knowledge
 Alignment", CCS 2019, section 5.5: "Process function: a NLMeans denoising filter followed by a Gaussian sharpening
-filter". The paper names neither strengths nor windows; these are the defaults of `mi_face_code`, for the same filters.
+filter". The paper names neither strengths nor windows; these are the defaults of `mi_face_code`, whose PROCESS-DAE
+(Fredrikson et al., CCS 2015, Algorithm 2) has the same filters.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["clean", "denoising"]
+__all__ = ["clean", "denoising", "filters"]
 
 _PATCH, _DISTANCE, _RADIUS = 5, 6, 2.0  # pixels: compared patches, how far apart they are, reach of the sharpening
 _STRENGTH, _SHARPEN = 0.05, 1.0  # h as a share of the range of an input, amount of the unsharp mask
@@ -28,7 +29,7 @@ def denoising(shape: tuple[int, ...], low: float, high: float, every: int = 10) 
         raise ValueError(f"process='denoise' cleans images (C, H, W), the model takes {shape}: use process='none'")
     if every < 1:
         raise ValueError(f"process_every={every} must be at least 1; process='none' leaves the clean-up out")
-    _filters()  # a missing package shows before the first step
+    filters()  # a missing package shows before the first step
 
     def process(x: Tensor, i: int) -> Tensor:
         return x if i % every else clean(x, _STRENGTH, _SHARPEN, low, high)
@@ -41,7 +42,7 @@ def clean(images: Tensor, denoise: float, sharpen: float, low: float, high: floa
 
     denoise is the h of the non-local means as a share of high - low, sharpen the amount of the unsharp mask.
     """
-    denoise_nl_means, unsharp_mask = _filters()
+    denoise_nl_means, unsharp_mask = filters()
     x = images.numpy()
     if denoise > 0:
         h = denoise * (high - low)
@@ -55,13 +56,13 @@ def clean(images: Tensor, denoise: float, sharpen: float, low: float, high: floa
     return torch.from_numpy(np.asarray(x, np.float32)).clamp(low, high)
 
 
-def _filters() -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+def filters() -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
     """scikit-image's two filters, imported only where they are used: an attacker without them has the other methods."""
     try:
         from skimage.filters import unsharp_mask
         from skimage.restoration import denoise_nl_means
     except ImportError:
         raise ValueError(
-            "process='denoise' needs scikit-image: pip install 'mirage-range[attacks]', or use process='none'"
+            "process needs scikit-image: pip install 'mirage-range[attacks]', or leave the clean-up out"
         ) from None
     return denoise_nl_means, unsharp_mask

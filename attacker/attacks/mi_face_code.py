@@ -14,23 +14,21 @@ countermeasures", CCS 2015, section 5.2, Algorithm 2 and Figure 7.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from attacker.attacks.denoise import clean, filters
 from attacker.attacks.mi_face import Cost, MIFace, WhiteBox, first_image
 from attacker.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from attacker.oracle import Oracle
 
-__all__ = ["MIFaceCode", "clean"]
-
-_PATCH, _DISTANCE, _RADIUS = 5, 6, 2.0  # pixels: compared patches, how far apart they are, reach of the sharpening
+__all__ = ["MIFaceCode"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class MIFaceCode(MIFace):
         if self.process_every < 1:
             raise ValueError(f"process_every={self.process_every} must be at least 1; process=False leaves it out")
         if self.process:
-            _filters()  # a missing package shows before the download
+            filters()  # a missing package shows before the download
         x0 = torch.from_numpy(first_image(self.start, self.public, oracle))
         encoder, decoder, classifier = (oracle.model(part) for part in ("encoder", "decoder", "classifier"))
 
@@ -91,31 +89,3 @@ class MIFaceCode(MIFace):
                 images = decode(torch.from_numpy(found.images))
             images = cleaned(images) if self.process else images
             yield Snapshot(images.numpy(), found.mark, found.extras | {"code": found.images})
-
-
-def clean(images: Tensor, denoise: float, sharpen: float, low: float, high: float) -> Tensor:
-    """NLMEANSDENOISE and SHARPEN of images (N, C, H, W) in [low, high]; a strength of 0 leaves that filter out."""
-    denoise_nl_means, unsharp_mask = _filters()
-    x = images.numpy()
-    if denoise > 0:
-        h = denoise * (high - low)
-        windows = {"patch_size": _PATCH, "patch_distance": _DISTANCE, "h": h, "fast_mode": True, "channel_axis": -1}
-        last = np.moveaxis(x, 1, -1)  # channels: the library drops a single one, and in front confuses it with rows
-        cleaner = [denoise_nl_means(image, **windows) for image in last]  # it takes one image at a time
-        x = np.moveaxis(np.stack(cleaner).reshape(last.shape), -1, 1)
-    if sharpen > 0:
-        planes = x.reshape(-1, *x.shape[2:])
-        x = unsharp_mask(planes, _RADIUS, sharpen, preserve_range=True, channel_axis=0).reshape(x.shape)
-    return torch.from_numpy(np.asarray(x, np.float32)).clamp(low, high)
-
-
-def _filters() -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
-    """scikit-image's two filters, imported only where they are used: an attacker without them has the other methods."""
-    try:
-        from skimage.filters import unsharp_mask
-        from skimage.restoration import denoise_nl_means
-    except ImportError:
-        raise ValueError(
-            "PROCESS-DAE needs scikit-image: pip install 'mirage-range[attacks]', or set process=False"
-        ) from None
-    return denoise_nl_means, unsharp_mask

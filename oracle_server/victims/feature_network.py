@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,10 +28,9 @@ from oracle_server.models.features import host_features
 from oracle_server.models.importing import Draft
 from oracle_server.models.neural import choose_device
 from oracle_server.models.repository import Repository
-from oracle_server.victims import cache as model_cache
 from oracle_server.victims.morphometrics import MORPHOMETRICS_VERSION, OUTPUTS, morphometrics
 from oracle_server.victims.splits import Split, load, rows_sha256, split_named
-from oracle_server.victims.training import Epoch, Trained
+from oracle_server.victims.trained import Epoch, Trained, trained_once
 
 __all__ = ["FeatureNetwork", "FeatureRecipe", "train_and_host_features", "train_feature_network"]
 
@@ -129,32 +127,12 @@ def train_feature_network(
         "seed": seed,
         "torch": torch.__version__,
     }
-    key = model_cache.key_of(made_by)
-    folder = (cache or model_cache.root()) / "victims" / key
-    cuda = torch.device(device).type == "cuda"
-    with (
-        torch.random.fork_rng(devices=[torch.device(device)] if cuda else []),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-        torch.enable_grad(),
-    ):
-        torch.manual_seed(seed)
-        module = FeatureNetwork(len(OUTPUTS), tuple(images.shape[1:]), recipe.width).to(device)
-        found = model_cache.find(folder)
-        if found is None:
-            began = time.monotonic()
-            last = _fit(module, images, recipe, seed, device, progress)
-            card = {
-                **made_by,
-                "epochs": last.number,
-                "training_error": last.error,
-                "training_loss": last.loss,
-                "seconds": round(time.monotonic() - began, 3),
-            }
-            model_cache.store(folder, module.state_dict(), card)
-        else:
-            state, card = found
-            module.load_state_dict(state)
-    return Trained(module.eval().requires_grad_(False), key, folder, card, cached=found is not None)
+    shape, width = tuple(images.shape[1:]), recipe.width
+
+    def train(module: nn.Module) -> Epoch:
+        return _fit(module, images, recipe, seed, device, progress)
+
+    return trained_once(lambda: FeatureNetwork(len(OUTPUTS), shape, width), train, made_by, device=device, cache=cache)
 
 
 def _fit(

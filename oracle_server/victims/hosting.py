@@ -15,7 +15,7 @@ from oracle_server.models.repository import Repository
 from oracle_server.victims.images import ImageSet
 from oracle_server.victims.split_models import target_error, train_target
 from oracle_server.victims.splits import Split, load, split_named
-from oracle_server.victims.training import Epoch
+from oracle_server.victims.trained import Epoch
 
 __all__ = ["host_with_rows", "train_and_host"]
 

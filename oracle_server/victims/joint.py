@@ -39,7 +39,8 @@ from oracle_server.models.repository import Repository
 from oracle_server.victims.hosting import host_with_rows
 from oracle_server.victims.recipes import RECIPES, Optimiser, Recipe
 from oracle_server.victims.splits import class_of, load, split_named
-from oracle_server.victims.training import Epoch, error_rate, train_victim
+from oracle_server.victims.trained import Epoch
+from oracle_server.victims.training import error_rate, train_victim
 
 __all__ = [
     "WEIGHT",

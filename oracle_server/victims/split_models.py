@@ -11,7 +11,8 @@ import numpy as np
 from oracle_server.victims.images import ImageSet
 from oracle_server.victims.recipes import RECIPES
 from oracle_server.victims.splits import Split, class_of, load, random_split
-from oracle_server.victims.training import CrossEntropy, Loss, Progress, Trained, error_rate, train_victim
+from oracle_server.victims.trained import Progress, Trained
+from oracle_server.victims.training import CrossEntropy, Loss, error_rate, train_victim
 
 __all__ = ["evaluation_accuracy", "random_split_errors", "target_error", "train_evaluation", "train_target"]
 

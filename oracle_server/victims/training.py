@@ -6,14 +6,12 @@ makes a model (data, rows, recipe, loss, seed, torch, device) is hashed into the
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,12 +19,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from oracle_server.victims import cache as model_cache
 from oracle_server.victims.images import ImageSet
 from oracle_server.victims.recipes import ARCHITECTURES, RECIPES, Optimiser, Pretraining, Recipe, Schedule
 from oracle_server.victims.splits import class_of, rows_sha256
+from oracle_server.victims.trained import Epoch, Progress, Trained, seeded, trained_once
 
-__all__ = ["CODE_VERSION", "CrossEntropy", "Epoch", "Loss", "Trained", "Wrap", "error_rate", "fit", "train_victim"]
+__all__ = [
+    "CODE_VERSION",
+    "CrossEntropy",
+    "Epoch",
+    "Loss",
+    "Trained",
+    "Wrap",
+    "error_rate",
+    "fit",
+    "train_victim",
+    "trained_once",
+]
 
 CODE_VERSION = 1
 """Raised with every change of this package after which the same key would name another model."""
@@ -63,37 +72,6 @@ class Pretrainable(Protocol):
 
     def pretrain(self, images: Tensor, pretraining: Pretraining, draws: torch.Generator) -> None:
         """Trains in place on images (N, C, H, W); all that is random comes from `draws`."""
-
-
-class Epoch(NamedTuple):
-    """Where a training stands, after `number` of at most `total` epochs; error is the share of wrong training rows."""
-
-    number: int
-    total: int
-    loss: float
-    error: float
-
-
-Progress = Callable[[Epoch], None]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A model in evaluation mode, its parameters without gradient, and where it came from.
-
-    Attributes:
-        module: takes ``(N, *input_shape)`` in [0, 1], returns logits ``(N, classes)``.
-        key: hash of everything that made it.
-        folder: the cache entry; its ``card.json`` lists the rows that the model has seen.
-        card: the content of that file.
-        cached: True when nothing was trained in this call.
-    """
-
-    module: nn.Module
-    key: str
-    folder: Path
-    card: dict[str, Any]
-    cached: bool
 
 
 def train_victim(
@@ -157,29 +135,16 @@ def train_victim(
     }
     if wrap is not None:  # left out otherwise, so that models which were made without keep their keys
         made_by["wrap"] = repr(wrap)
-    key = model_cache.key_of(made_by)
-    folder = (cache or model_cache.root()) / "victims" / key
-    with _seeded(seed, device):
-        shape = tuple(images.shape[1:])
+    shape = tuple(images.shape[1:])
+
+    def make() -> nn.Module:
         module = ARCHITECTURES[architecture](len(people), shape)
-        module = (module if wrap is None else wrap(module, len(people), shape)).to(device)
-        found = model_cache.find(folder)
-        if found is None:
-            began = time.monotonic()
-            last = fit(module, images, labels, recipe, loss=loss, seed=seed, device=device, progress=progress)
-            card = {
-                **made_by,
-                "rows": [int(row) for row in rows],
-                "epochs": last.number,
-                "training_error": last.error,
-                "training_loss": last.loss,
-                "seconds": round(time.monotonic() - began, 3),
-            }
-            model_cache.store(folder, module.state_dict(), card)
-        else:
-            state, card = found
-            module.load_state_dict(state)
-    return Trained(module.eval().requires_grad_(False), key, folder, card, cached=found is not None)
+        return module if wrap is None else wrap(module, len(people), shape)
+
+    def train(module: nn.Module) -> Epoch:
+        return fit(module, images, labels, recipe, loss=loss, seed=seed, device=device, progress=progress)
+
+    return trained_once(make, train, made_by, device=device, cache=cache, noted={"rows": [int(row) for row in rows]})
 
 
 def fit(
@@ -206,7 +171,7 @@ def fit(
     optimiser, schedule = _optimiser(module, recipe, epochs * math.ceil(len(inputs) / recipe.batch_size))
     best, best_epoch, last = math.inf, 0, Epoch(0, epochs, math.inf, 1.0)
     module.train()
-    with _seeded(seed, device):
+    with seeded(seed, device):
         if recipe.pretraining is not None and isinstance(module, Pretrainable):
             module.pretrain(inputs, recipe.pretraining, draws)
         for epoch in range(1, epochs + 1):
@@ -258,16 +223,3 @@ def _optimiser(
     if recipe.schedule is Schedule.ONE_CYCLE:
         return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
     return optimiser, torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, device: str) -> Iterator[None]:
-    """Torch's own generators start from `seed` and are as before afterwards; kernels are deterministic ones."""
-    cuda = torch.device(device).type == "cuda"
-    with (
-        torch.random.fork_rng(devices=[torch.device(device)] if cuda else []),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-        torch.enable_grad(),
-    ):
-        torch.manual_seed(seed)
-        yield

@@ -122,6 +122,6 @@ def test_bad_settings_get_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"cleans images \(C, H, W\), the model takes \(48,\): use process='none'"):
         finish(MIFace(process="denoise"), ToyOracle(random_model(pixels=48), (48,), WEIGHTS))
     monkeypatch.setitem(sys.modules, "skimage.filters", None)
-    with pytest.raises(ValueError, match=r"pip install 'mirage-range\[attacks\]', or use process='none'"):
+    with pytest.raises(ValueError, match=r"pip install 'mirage-range\[attacks\]', or leave the clean-up out"):
         finish(MIFace(process="denoise"), oracle())
     finish(MIFace(max_steps=1), oracle())

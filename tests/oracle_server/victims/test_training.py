@@ -24,7 +24,8 @@ from oracle_server.victims.split_models import (
     train_target,
 )
 from oracle_server.victims.splits import SPLITS
-from oracle_server.victims.training import CrossEntropy, Epoch, Trained, train_victim
+from oracle_server.victims.trained import Epoch, Trained
+from oracle_server.victims.training import CrossEntropy, train_victim
 
 SPLIT = SPLITS["att40"]
 ROWS, PEOPLE = SPLIT.target[:21], (0, 1, 2)
