@@ -115,7 +115,7 @@ def test_clean_keeps_range_channels_and_strength() -> None:
 def test_without_the_package_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skimage.filters", None)
     oracle = Codes()
-    with pytest.raises(ValueError, match=r"pip install 'mirage-range\[attacks\]', or set process=False"):
+    with pytest.raises(ValueError, match=r"pip install 'mirage-range\[attacks\]', or leave the clean-up out"):
         finish(MIFaceCode(), oracle)
     assert not oracle.calls
     finish(MIFaceCode(process=False, max_steps=1), oracle)
