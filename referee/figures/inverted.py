@@ -57,6 +57,11 @@ class Inverted:
         """Of the whole run."""
         return self.cell.seconds
 
+    @property
+    def rows(self) -> int:
+        """That the server counted for the attacker's key."""
+        return self.cell.rows_ledger
+
 
 def inverted(results: Results, cells: Sequence[Cell]) -> list[Inverted]:
     """Those of the cells that are finished runs on given answers."""

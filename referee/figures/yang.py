@@ -28,7 +28,7 @@ __all__ = ["figures", "sections", "trainings"]
 
 def figures(results: Results, cells: list[Cell]) -> list[Figure]:
     """All that the finished cells allow."""
-    done = [cell for cell in cells if cell.status == "done"]
+    done = _counting(cells)
     photos = inverted(results, done)
     found = [
         *photo_figures(results, photos),
@@ -46,5 +46,10 @@ def trainings() -> list[Training]:
 
 def sections(results: Results, cells: list[Cell], found: list[Figure]) -> list[Section]:
     """What the report shows of them."""
-    done = [cell for cell in cells if cell.status == "done"]
+    done = _counting(cells)
     return inversion_sections(results, done, inverted(results, done), found)
+
+
+def _counting(cells: list[Cell]) -> list[Cell]:
+    """The finished cells whose rows the ledger and the attacker counted alike: another count voids a cell."""
+    return [cell for cell in cells if cell.status == "done" and cell.counts_equal]

@@ -59,7 +59,8 @@ def _auxiliary(place: str, auxiliary: str, cells: Sequence[Inverted]) -> Iterabl
             for name in ("psnr", "ssim")
         }
         bound = most if kind == "unseen" else None
-        extra = floors | quality | {"seconds": float(np.mean([one.seconds for one in cells])), "runs": len(cells)}
+        cost = {"seconds": np.mean([one.seconds for one in cells]), "rows": np.mean([one.rows for one in cells])}
+        extra = floors | quality | cost | {"runs": len(cells)}
         name = f"{place}/{auxiliary}/{kind}_mse"
         yield rate(name, values, places_of(cells, kind), paper=paper, at_most=bound, extra=extra)
     values = np.concatenate([one.cell.top1[-1][one.where("unseen")] for one in cells])

@@ -181,7 +181,7 @@ def _evaluation(split: SplitView) -> str:
 
 
 def _runs(cells: Sequence[Cell]) -> list[dict[str, str]]:
-    """What was run, in full: for each cell its seed, parameters and contract."""
+    """What was run, in full: for each cell its seed, parameters, contract, and the rows as both sides counted them."""
     return [
         {
             "name": cell.name,
@@ -190,6 +190,10 @@ def _runs(cells: Sequence[Cell]) -> list[dict[str, str]]:
             "seed": str(cell.seed),
             "parameters": ", ".join(f"{key} = {value}" for key, value in cell.parameters.items()) or labels.DASH,
             "contract": labels.contract_label(cell.contract),
+            "status": cell.status if cell.status != "done" or cell.counts_equal else "void: counts differ",
+            "ledger": labels.count(cell.rows_ledger),
+            "attacker": labels.count(cell.rows_attacker),
+            "bits": labels.short(cell.capacity_bits),
             "hash": contract_hash(cell.contract)[:12],
         }
         for cell in cells
