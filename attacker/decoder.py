@@ -138,7 +138,7 @@ def load_decoder(path: Path) -> Decoder:
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}: name the inversion_network.pt of a finished run") from None
     except (KeyError, TypeError, ValueError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is no inversion network ({error}): name the inversion_network.pt of a run") from error
+        raise ValueError(f"{path} is no inversion network: name the inversion_network.pt of a finished run") from error
     return network.eval()
 
 

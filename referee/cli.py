@@ -149,7 +149,7 @@ def score(folder: Path, split: str, root: Path, model: str, device: str) -> None
 def compare(folder: Path, photos: Path) -> None:
     """Compare reconstructions of single photos, which `attacker run --given` left in FOLDER, with the photos."""
     with _one_sentence(folder):
-        real = np.load(photos, allow_pickle=False)
+        real = _photos(photos)
         with np.load(folder / "reconstructions.npz", allow_pickle=False) as arrays:
             images, marks, targets = arrays["images"], arrays["marks"], arrays["targets"]
         if targets.max() >= len(real):
@@ -178,6 +178,17 @@ def answers(folder: Path) -> None:
         if (rate := getattr(rates, name)) is not None:
             table.add_row(name, f"{rate.value:.3f}", f"{rate.low:.3f} to {rate.high:.3f}")
     Console().print(table)
+
+
+def _photos(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        try:
+            photos: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError:
+            photos = np.empty(0)
+    if photos.ndim != 4:
+        raise ValueError(f"{path} holds no photos (N, C, H, W): write them with numpy.save")
+    return photos
 
 
 def _run(campaign: Path, out: Path, device: str, private_images: bool, jobs: int = 1) -> None:

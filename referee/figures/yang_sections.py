@@ -60,7 +60,8 @@ def _auxiliary(results: Results, photos: Sequence[Inverted], found: _Found, sets
                     data, auxiliary, interval_text(unseen), value_text(found.get(f"{place}/training_mse")),
                     labels.number(extra["mean_image"]), labels.number(extra["class_means"]),
                     f"{extra['psnr']:.1f}", labels.ratio(extra["ssim"]), labels.ratio(recognised.value, 3),
-                    labels.ratio(recognised.extra["among_private_classes"], 3), labels.number(unseen.paper), labels.count(extra["rows"]),
+                    labels.ratio(recognised.extra["among_private_classes"], 3), labels.number(unseen.paper),
+                    labels.count(extra["rows"]),
                 ]
             )  # fmt: skip
             one = next(one for one in photos if (one.data, one.label) == (data, auxiliary))

@@ -50,6 +50,11 @@ def test_answers_of_one_key_are_inverted_with_another(
     compared = CliRunner().invoke(referee, ["compare", str(run.out), "--photos", str(tmp_path / "photos.npy")])
     assert compared.exit_code == 0, compared.output
     assert "PSNR" in compared.output
+    for wrong, sentence in (("asked/answers.npz", "holds no photos (N, C, H, W)"), ("one.npy", "holds 1 photos")):
+        np.save(tmp_path / "one.npy", inputs(1))
+        compared = CliRunner().invoke(referee, ["compare", str(run.out), "--photos", str(tmp_path / wrong)])
+        assert compared.exit_code == 1
+        assert sentence in compared.output
     words = ["invert", str(run.out / "inversion_network.pt"), "--given", str(tmp_path / "asked" / "answers.npz")]
     assert CliRunner().invoke(attacker, [*words, "--out", str(tmp_path / "again.npz")]).exit_code == 0
     with np.load(tmp_path / "again.npz") as again, np.load(run.out / "reconstructions.npz") as first:
