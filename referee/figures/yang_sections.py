@@ -82,12 +82,22 @@ def _auxiliary(results: Results, photos: Sequence[Inverted], found: _Found, sets
         " knows the public classes too, names the right class; of private: it may choose among the target's classes"
         " alone."
     )
+    told = [
+        [line.name, *(labels.DASH if v.value is None else f"{v.value:.4f}" for v in line.values)] for line in curves
+    ]
+    times = Table(["held-out MSE after", *(f"{time} s" for time in _TIMES)], told, title="Training time")
     chart = Chart(
         "Held-out error against training time",
         lines("Held-out error against training time", [f"{t:g}" for t in _TIMES], curves, x_name="seconds, one core"),
         "On the attacker's own held-out images, by which the best epoch is chosen; the last epoch that had ended.",
     )
-    return Section("Auxiliary sets (Table 2)", [text], [Table(heads, rows, left=2, note=note)], [chart], strips)
+    return Section(
+        "Auxiliary sets (Table 2)",
+        [text],
+        [Table(heads, rows, left=2, note=note), times] if rows else [],
+        [chart],
+        strips,
+    )
 
 
 def _curve(results: Results, one: Inverted) -> list[Value]:
@@ -103,22 +113,30 @@ def _curve(results: Results, one: Inverted) -> list[Value]:
 
 
 def _limits(found: _Found, sets: Sequence[str]) -> Section:
-    rows = []
+    rows, texts = [], []
     for data in sets:
         base = found.get(f"yang/{data}/same/unseen_mse")
-        changed = [name for name in found if name.startswith(f"yang/{data}/limit/")]
-        if changed and base is not None:
+        if base is None:
+            continue
+        changed = {name.split("/")[3]: figure for name, figure in found.items() if f"yang/{data}/limit/" in name}
+        if changed:
             rows.append([data, "as in Table 2", interval_text(base), "", labels.number(base.extra["seconds"])])
-        for name in changed:
-            figure, what = found[name], name.split("/")[3].replace("_", " ").replace("=", " ")
-            ratio = "" if base is None else f"{figure.value / base.value:.2f}"
-            seconds = figure.extra.get("seconds")
+        for name, figure in changed.items():
+            what, seconds = name.replace("_", " ").replace("=", " "), figure.extra.get("seconds")
             if "median_confidence" in figure.extra:
                 what += f" (median {figure.extra['median_confidence']:.6f})"
-            rows.append([data, what, interval_text(figure), ratio, labels.number(seconds) if seconds else labels.DASH])
+            ratio, took = f"{figure.value / base.value:.2f}", labels.number(seconds) if seconds else labels.DASH
+            rows.append([data, what, interval_text(figure), ratio, took])
+        runs = {name: figure.value / base.value for name, figure in changed.items() if "seconds" in figure.extra}
+        if runs:
+            helped, hurt = min(runs, key=lambda name: runs[name]), max(runs, key=lambda name: runs[name])
+            texts.append(
+                f"{data}: of what was changed, {helped.replace('_', ' ')} lowers the error most (to"
+                f" {runs[helped]:.2f} of it) and {hurt.replace('_', ' ')} raises it most (to {runs[hurt]:.2f})."
+            )
     text = "The run on the same distribution again, with one thing changed; and its photos by the target's confidence."
     heads = ["data", "changed", "MSE, unseen", "over the first", "seconds"]
-    return Section("What holds the error back", [text], [Table(heads, rows, left=2)] if rows else [])
+    return Section("What holds the error back", [text, *texts], [Table(heads, rows, left=2)] if rows else [])
 
 
 def _truncation(results: Results, photos: Sequence[Inverted], found: _Found, sets: Sequence[str]) -> Section:

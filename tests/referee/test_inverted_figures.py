@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from oracle_server.threat_model import Access, Contract
-from referee.figures import yang_developer, yang_photos
+from referee.figures import yang_developer, yang_photos, yang_sections
 from referee.figures.inverted import Inverted, label_of, mean_interval, places_of, ratio_interval
 from referee.figures.yang_classes import class_figures
 from referee.figures.yang_features import feature_figures
@@ -101,6 +101,20 @@ def test_speed_is_a_ratio_of_the_same_network() -> None:
     runs += [run("queries_first", {("unseen", "full"): [1.0]}, seconds=s) for s in (2.0, 2.0)]
     (figure,) = yang_photos._speedup(runs)
     assert (figure.name, figure.value, figure.passed) == ("yang/queries_first_speedup", pytest.approx(3.0), True)
+
+
+def test_what_holds_the_error_back_is_said_in_words() -> None:
+    found = {"yang/digits/same/unseen_mse": Figure("a", 0.1, extra={"seconds": 9.0})}
+    for name, value in (("wider", 0.05), ("as_raw_scores", 0.2), ("shorter", 0.11)):
+        found[f"yang/digits/limit/{name}/unseen_mse"] = Figure(name, value, extra={"seconds": 1.0})
+    quarter = Figure("q", 0.01, extra={"median_confidence": 0.9})
+    section = yang_sections._limits(found | {"yang/digits/limit/confidence_quarter=1/unseen_mse": quarter}, ["digits"])
+    assert (
+        "wider lowers the error most (to 0.50 of it) and as raw scores raises it most (to 2.00)"
+        in section.paragraphs[1]
+    )
+    assert [row[3] for row in section.tables[0].rows] == ["", "0.50", "2.00", "1.10", "0.10"]
+    assert not yang_sections._limits({}, ["digits"]).tables
 
 
 def test_features_are_named_by_count_and_rounding() -> None:
