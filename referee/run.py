@@ -30,7 +30,7 @@ from referee.figures import FIGURES, figures_of, trainings_of
 from referee.figures.attributes import PAPER
 from referee.hosted import host_victim
 from referee.processes import OracleProcess
-from referee.report import Campaign, write_report
+from referee.report import Campaign, Section, write_report
 from referee.report.attributes import attribute_sections
 from referee.results import Results
 from referee.training import Training, train_ahead
@@ -131,11 +131,12 @@ def _report(results: Results, command: str, private_images: bool) -> tuple[list[
 
 
 def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
-    show = getattr(FIGURES.get(results.plan.figures), "sections", None)
-    # The victims that the table of cells is about: where nothing is shown apart, all of them.
-    about = {planned.victim.name for planned in results.plan.cells if not planned.given}
-    victims = [victim for victim in results.plan.victims if show is None or victim.name in about]
-    splits = list(dict.fromkeys(victim.split for victim in victims))
+    module = FIGURES.get(results.plan.figures)
+    apart = getattr(module, "apart", lambda planned: False)
+    # The victims that the tables of cells are about; where nothing stands apart, all of them.
+    about = {planned.victim.name for planned in results.plan.cells if not apart(planned)}
+    victims = [victim for victim in results.plan.victims if victim.name in about or module is None]
+    splits = list(dict.fromkeys(victim.split for victim in results.plan.victims))
     shared = Counter(victim.split for victim in victims)
     references = [
         replace(reference, name=f"{reference.name}, {victim.name}") if shared[victim.split] > 1 else reference
@@ -145,7 +146,7 @@ def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
         )
     ]
     attributes, figures = results.attributes(), figures_of(results, finished)
-    sections = [] if show is None else show(results, finished, figures)
+    show: Callable[..., list[Section]] = getattr(module, "sections", lambda *_: [])
     return Campaign(
         title=results.plan.title,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -154,16 +155,9 @@ def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
         references=references,
         figures=figures,
         notes=[*_left_out(results), *not_run(results.plan.attributes, results.out)],
-        sections=[*sections, *attribute_sections(attributes, PAPER)],
-        given_apart=show is not None,
-        credits=list(
-            dict.fromkeys(
-                [
-                    *(results.judge(victim.split).credit for victim in results.plan.victims),
-                    *(result.credit for result in attributes),
-                ]
-            )
-        ),
+        sections=[*show(results, finished, figures), *attribute_sections(attributes, PAPER)],
+        apart=frozenset(planned.name for planned in results.plan.cells if apart(planned)),
+        credits=list(dict.fromkeys(result.credit for result in attributes)),
         versions={
             "mirage-range": version("mirage-range"),
             "torch": version("torch"),

@@ -21,9 +21,10 @@ from referee.report.faces import deblurring_section, lineup_section, rounding_se
 from referee.training import Training
 
 if TYPE_CHECKING:
+    from referee.campaign import PlannedCell
     from referee.results import Results
 
-__all__ = ["figures", "sections", "trainings"]
+__all__ = ["apart", "figures", "sections", "trainings"]
 
 _SPLITS = range(5)  # random 7/3 splits for the test error
 _ARCHITECTURES = {"softmax": "softmax_regression", "mlp": "mlp", "dae": "autoencoder"}
@@ -172,6 +173,11 @@ def sections(results: Results, cells: list[Cell], found: list[Figure]) -> list[S
         *deblurring_section(found, "fredrikson", deblurred(results, done)),
         *rounding_section(found, "fredrikson", {model: _rounded(model, done) for model in models}),
     ]
+
+
+def apart(cell: PlannedCell) -> bool:
+    """Whether the sections show a cell instead of the table of its split: where the attacker is given a photo."""
+    return bool(cell.given)
 
 
 def _rounded(model: str, cells: list[Cell]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from referee.report.bars import Value
 
 __all__ = ["SHOWN", "interval_text", "strip", "value_text", "with_error"]
 
-SHOWN = 10  # images in a strip
+SHOWN = 8  # images in a strip
 
 
 def strip(title: str, rows: Sequence[tuple[str, Inverted, str | None]], kind: str = "unseen") -> Strip:

@@ -21,9 +21,10 @@ from referee.report import Figure, Section
 from referee.training import Training
 
 if TYPE_CHECKING:
+    from referee.campaign import PlannedCell
     from referee.results import Results
 
-__all__ = ["figures", "sections", "trainings"]
+__all__ = ["apart", "figures", "sections", "trainings"]
 
 
 def figures(results: Results, cells: list[Cell]) -> list[Figure]:
@@ -48,6 +49,11 @@ def sections(results: Results, cells: list[Cell], found: list[Figure]) -> list[S
     """What the report shows of them."""
     done = _counting(cells)
     return inversion_sections(results, done, inverted(results, done), found)
+
+
+def apart(cell: PlannedCell) -> bool:
+    """Whether the sections show a cell instead of the table of its split: all of them, by what they are about."""
+    return True
 
 
 def _counting(cells: list[Cell]) -> list[Cell]:

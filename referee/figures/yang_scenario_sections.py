@@ -37,6 +37,11 @@ def class_section(results: Results, cells: Sequence[Cell], found: _Found, sets: 
             if one is not None:
                 judge = results.judge(one.split)
                 if not shown:
+                    known = len(judge.split.known)
+                    texts.append(
+                        f"{data}: the evaluation network tells {known} classes apart (chance is {1 / known:.3f}) and"
+                        f" names {judge.test_accuracy:.1%} of real photos that it has not seen."
+                    )
                     real = [judge.view().photo(target) for target in one.targets[:SHOWN].tolist()]
                     shown.append(StripRow("a photo of the class", real))
                 hits = one.top1[-1, :SHOWN].tolist()

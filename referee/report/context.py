@@ -79,8 +79,8 @@ class Campaign:
     credits: Sequence[str] = ()  # of data that no split names
     # Methods that are floors themselves: they ask the oracle, but know nothing of the target.
     floor_methods: frozenset[str] = frozenset({"random_draws"})
-    # Cells whose attackers were given something of their targets stand in `sections` alone, not beside the others.
-    given_apart: bool = False
+    # Names of cells that stand in `sections` alone, not in the table of their split.
+    apart: frozenset[str] = frozenset()
 
     def split(self, name: str) -> SplitView:
         """The split of that name. Raises `KeyError` with the names that there are."""

@@ -59,8 +59,8 @@ def render(cells: Sequence[Cell], campaign: Campaign, *, private_images: bool = 
         figures=tables.figure_rows(campaign),
         runs=_runs(cells),
         most_seeds=max((len(row.cells) for row in rows), default=0),
-        evaluations=dict.fromkeys(_evaluation(section["split"]) for section in sections),
-        credits=dict.fromkeys([*(section["split"].credit for section in sections), *campaign.credits]),
+        evaluations=dict.fromkeys(_evaluation(split) for split in campaign.splits),
+        credits=dict.fromkeys([*(split.credit for split in campaign.splits), *campaign.credits]),
     )
 
 

@@ -79,7 +79,7 @@ class Row:
 
 def build(cells: Sequence[Cell], campaign: Campaign) -> list[Row]:
     """All rows: for each split its floors and ceilings, then its contracts, all in order of appearance."""
-    cells = [cell for cell in cells if not (campaign.given_apart and "given" in cell.parameters)]
+    cells = [cell for cell in cells if cell.name not in campaign.apart]
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     words = labels.contract_labels([cell.contract for cell in cells])
     contracts = {cell.name: label for cell, label in zip(cells, words, strict=True)}

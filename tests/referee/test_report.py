@@ -62,13 +62,13 @@ def test_other_keys_same_contract(make_cell, campaign):
     assert len([row for row in tables.build(dates, campaign) if row.kind == "attack"]) == 1
 
 
-def test_cells_that_were_given_something_may_stand_apart(make_cell, campaign):
+def test_cells_may_stand_apart(make_cell, campaign):
     told = make_cell(name="inverted/full", parameters={"given": {"photos": 4}})
     assert [row.method for row in tables.build([told, make_cell()], campaign) if row.kind == "attack"] == [
         "inverted",
         "numeric",
     ]
-    apart = dataclasses.replace(campaign, given_apart=True)
+    apart = dataclasses.replace(campaign, apart=frozenset({told.name}))
     assert [row.method for row in tables.build([told, make_cell()], apart) if row.kind == "attack"] == ["numeric"]
 
 
