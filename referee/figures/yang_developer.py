@@ -26,8 +26,9 @@ __all__ = ["developer_figures", "developers_images"]
 
 # Table 3: the joint training's error over that of a network trained on the same photos and generic ones.
 _PAPER = {"faces": 0.0085 / 0.0083}
-_BLACK_BOX, _GENERIC, _BUYER = "developer", "developer_generic", "generic"  # labels of cells
-_LEVEL = 0.01  # of the buyer's test
+_BLACK_BOX, _GENERIC = "developer", "developer_generic"  # labels of cells
+_BUYERS = {"buyer": "same", "generic": "generic"}  # of a buyer's cells, by what the buyer's own images show
+_LEVEL, _FEWEST = 0.01, 4  # of the buyer's test; ordinary models, each of which is tested against the others
 
 
 def developer_figures(results: Results, photos: Sequence[Inverted]) -> list[Figure]:
@@ -35,11 +36,17 @@ def developer_figures(results: Results, photos: Sequence[Inverted]) -> list[Figu
     victims = {victim.name: victim for victim in results.plan.victims}
     found: list[Figure] = []
     for data in dict.fromkeys(one.data for one in photos):
-        mine = [one for one in photos if one.data == data]
-        joint = [one for one in mine if one.label == _BUYER and victims[one.cell.victim].joint is not None]
+        mine, place = [one for one in photos if one.data == data], f"{class_place(data)}/joint"
+        joint = [one for one in mine if one.label == "generic" and victims[one.cell.victim].joint is not None]
         if joint:
-            found += _table3(results, f"{class_place(data)}/joint", data, mine, joint, victims)
-            found += _buyer(results, f"{class_place(data)}/joint", mine, joint)
+            found += _table3(results, place, data, mine, joint, victims)
+        for label, images in _BUYERS.items():
+            runs = [one for one in mine if one.label == label]
+            suspects = [one for one in runs if victims[one.cell.victim].joint is not None]
+            splits = {one.cell.split for one in suspects}
+            ordinary = [one for one in runs if one not in suspects and one.cell.split in splits]
+            if len(splits) == 1 and len(ordinary) >= _FEWEST:
+                found += _buyer(results, f"{place}/detector/{images}", suspects, ordinary)
     return found
 
 
@@ -99,22 +106,15 @@ def _accuracy(results: Results, one: Inverted) -> float:
     return 1 - error_rate(results.target_model(one.cell.victim, "cpu"), faces.images[np.asarray(split.test)], labels)
 
 
-def _buyer(results: Results, place: str, mine: Sequence[Inverted], joint: Sequence[Inverted]) -> Iterable[Figure]:
+def _buyer(
+    results: Results, place: str, suspects: Sequence[Inverted], ordinary: Sequence[Inverted]
+) -> Iterable[Figure]:
     """The buyer's test of each jointly trained model, and of each ordinary one against the other ordinary ones."""
-    suspects = {one.cell.victim: _held_out(results, one) for one in joint}
-    splits = {one.cell.split for one in joint}
-    others = [one for one in mine if one.label == _BUYER and one not in joint and one.cell.split in splits]
-    ordinary = {one.cell.victim: _held_out(results, one) for one in others}
-    if len(splits) > 1 or len(ordinary) < 4:
-        return
-    judged = [inspect(error, list(ordinary.values()), _LEVEL) for error in suspects.values()]
-    apart = [
-        inspect(error, [other for name, other in ordinary.items() if name != victim], _LEVEL)
-        for victim, error in ordinary.items()
-    ]
-    errors = {"suspects": list(suspects.values()), "ordinary": list(ordinary.values()), "level": _LEVEL}
-    yield _share(f"{place}/detector/flagged", judged, **errors)
-    yield _share(f"{place}/detector/false_alarms", apart)
+    bought, trained = ([_held_out(results, one) for one in runs] for runs in (suspects, ordinary))
+    judged = [inspect(error, trained, _LEVEL) for error in bought]
+    apart = [inspect(error, trained[:n] + trained[n + 1 :], _LEVEL) for n, error in enumerate(trained)]
+    yield _share(f"{place}/flagged", judged, suspects=bought, ordinary=trained, level=_LEVEL)
+    yield _share(f"{place}/false_alarms", apart)
 
 
 def _held_out(results: Results, one: Inverted) -> float:

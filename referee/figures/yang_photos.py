@@ -32,6 +32,8 @@ _QUARTERS = 4
 
 def photo_figures(results: Results, photos: Sequence[Inverted]) -> list[Figure]:
     """Everything about photos that were reconstructed from an honest model's answers."""
+    dishonest = {victim.name for victim in results.plan.victims if victim.joint is not None}
+    photos = [one for one in photos if one.cell.victim not in dishonest]
     found: list[Figure] = []
     for data in dict.fromkeys(one.data for one in photos):
         mine = [one for one in photos if one.data == data]

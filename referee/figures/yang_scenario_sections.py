@@ -68,14 +68,15 @@ def developer_section(results: Results, photos: Sequence[Inverted], found: _Foun
         place = f"{class_place(data)}/joint/"
         rows += [[data, name.removeprefix(place), interval_text(figure)] for name, figure in found.items()
                  if name.startswith(place)]  # fmt: skip
-        flagged, alarms = (found.get(f"{place}detector/{name}") for name in ("flagged", "false_alarms"))
-        if flagged is not None and alarms is not None:
-            texts.append(
-                f"{data}: a buyer who trains {len(flagged.extra['ordinary'])} ordinary models and inverts all in the"
-                f" same way flags {flagged.value:.0%} of {flagged.extra['models']} jointly trained models, and"
-                f" {alarms.value:.0%} of the ordinary ones when each is tested against the others (level"
-                f" {flagged.extra['level']:g})."
-            )
+        for what, words in (("same", "other photos of its classes"), ("generic", "photos of other classes")):
+            flagged, alarms = (found.get(f"{place}detector/{what}/{name}") for name in ("flagged", "false_alarms"))
+            if flagged is not None and alarms is not None:
+                texts.append(
+                    f"{data}: a buyer who trains {alarms.extra['models']} ordinary models and inverts all models"
+                    f" in the same way, on {words}, flags {flagged.value:.0%} of {flagged.extra['models']} jointly trained"
+                    f" models, and {alarms.value:.0%} of the ordinary ones when each is tested against the others"
+                    f" (level {flagged.extra['level']:g})."
+                )
         joint = next(
             (one for one in photos if one.data == data and one.label == "generic" and victims[one.cell.victim].joint),
             None,

@@ -170,10 +170,23 @@ def test_the_buyers_test_flags_the_joint_model_alone(monkeypatch: pytest.MonkeyP
     errors = {"a": 0.030, "b": 0.031, "c": 0.0305, "d": 0.0302, "e": 0.0308, "joint": 0.02}
     monkeypatch.setattr(yang_developer, "_held_out", lambda results, one: errors[one.cell.victim])
     runs = {name: run("generic", {("unseen", "full"): [1.0]}, victim=name) for name in errors}
-    found = by_name(yang_developer._buyer(None, "p", list(runs.values()), [runs["joint"]]))  # type: ignore[arg-type]
-    assert found["p/detector/flagged"].value == 1.0
-    assert found["p/detector/false_alarms"].value == 0.0
-    assert found["p/detector/false_alarms"].extra["models"] == 5
+    victims = [SimpleNamespace(name=name, joint={} if name == "joint" else None) for name in errors]
+    results = SimpleNamespace(plan=SimpleNamespace(victims=victims))
+    monkeypatch.setattr(yang_developer, "_table3", lambda *_: [])
+    found = by_name(yang_developer.developer_figures(results, list(runs.values())))  # type: ignore[arg-type]
+    assert found["yang/joint/detector/generic/flagged"].value == 1.0
+    alarms = found["yang/joint/detector/generic/false_alarms"]
+    assert (alarms.value, alarms.extra["models"]) == (0.0, 5)
     errors["joint"] = 0.0301
-    found = by_name(yang_developer._buyer(None, "p", list(runs.values()), [runs["joint"]]))  # type: ignore[arg-type]
-    assert found["p/detector/flagged"].value == 0.0
+    found = by_name(yang_developer.developer_figures(results, list(runs.values())))  # type: ignore[arg-type]
+    assert found["yang/joint/detector/generic/flagged"].value == 0.0
+    few = [runs[name] for name in ("a", "b", "c", "joint")]
+    assert not yang_developer.developer_figures(results, few)  # type: ignore[arg-type]
+
+
+def test_a_jointly_trained_model_is_no_honest_one() -> None:
+    runs = [run("k", {("unseen", "full"): [error]}, victim=name) for name, error in (("v", 0.1), ("joint", 0.2))]
+    victims = [SimpleNamespace(name="v", joint=None), SimpleNamespace(name="joint", joint={})]
+    results = SimpleNamespace(plan=SimpleNamespace(victims=victims))
+    (figure,) = yang_photos.photo_figures(results, runs)  # type: ignore[arg-type]
+    assert figure.value == 0.1
