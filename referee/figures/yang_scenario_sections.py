@@ -72,9 +72,9 @@ def developer_section(results: Results, photos: Sequence[Inverted], found: _Foun
             flagged, alarms = (found.get(f"{place}detector/{what}/{name}") for name in ("flagged", "false_alarms"))
             if flagged is not None and alarms is not None:
                 texts.append(
-                    f"{data}: a buyer who trains {alarms.extra['models']} ordinary models and inverts all models"
-                    f" in the same way, on {words}, flags {flagged.value:.0%} of {flagged.extra['models']} jointly trained"
-                    f" models, and {alarms.value:.0%} of the ordinary ones when each is tested against the others"
+                    f"{data}: a buyer who trains {alarms.extra['models']} ordinary models and inverts all models in the"
+                    f" same way, on {words}, flags {flagged.value:.0%} of {flagged.extra['models']} that were trained"
+                    f" jointly, and {alarms.value:.0%} of the ordinary ones when each is tested against the others"
                     f" (level {flagged.extra['level']:g})."
                 )
         joint = next(
