@@ -158,7 +158,7 @@ def _sha256_of_public(folder: Path) -> str:
     try:
         with (folder / "images.npy").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except FileNotFoundError:
         raise ValueError(
             f"{folder} holds no images.npy: name a folder that oracle-server publish wrote, with --public"
         ) from None

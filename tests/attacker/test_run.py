@@ -188,8 +188,5 @@ def test_a_journal_that_does_not_fit(attack: Make, tmp_path: Path, damage: str) 
         assert said.endswith("(what was answered since will be charged again)\n")
     else:
         np.save(public / "images.npy", inputs(40, seed=1))
-        sentence = (
-            f"Error: request 0 differs from the one in {journal}: the method, its data or the library changed;"
-            " choose another --out"
-        )
+        sentence = f"Error: {journal} belongs to another run (public_sha256 differ): choose another --out, or delete it"
         assert_error(run, sentence)

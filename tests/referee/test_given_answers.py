@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from attacker.released import write_answers
 from oracle_server.victims.splits import class_of, load, split_named
-from referee.given import check_given, given_answers, rows_asked, write_answers
+from referee.given import check_given, given_answers, rows_asked
 
 SPLIT = split_named("att30")
 FACES = load(SPLIT)
