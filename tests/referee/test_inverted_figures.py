@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from oracle_server.threat_model import Access, Contract
-from referee.figures import yang_developer, yang_photos, yang_sections
+from referee.figures import yang, yang_developer, yang_photos, yang_sections
 from referee.figures.inverted import Inverted, label_of, mean_interval, places_of, ratio_interval
 from referee.figures.yang_classes import class_figures
 from referee.figures.yang_features import feature_figures
@@ -190,3 +190,8 @@ def test_a_jointly_trained_model_is_no_honest_one() -> None:
     results = SimpleNamespace(plan=SimpleNamespace(victims=victims))
     (figure,) = yang_photos.photo_figures(results, runs)  # type: ignore[arg-type]
     assert figure.value == 0.1
+
+
+def test_a_cell_whose_counts_differ_gives_no_figure() -> None:
+    cells = [SimpleNamespace(status="done", counts_equal=equal) for equal in (True, False)]
+    assert yang._counting([*cells, SimpleNamespace(status="failed", counts_equal=True)]) == cells[:1]  # type: ignore[list-item]
