@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import time
@@ -17,6 +16,9 @@ import torch
 from attacker.attacks import METHODS
 from attacker.needs import Needs, refuse
 from attacker.oracle import BudgetSpent, Oracle, OracleError
+from attacker.priors.prior import sha256_of_prior
+from attacker.public import sha256_of_public
+from attacker.settings import parse_settings
 from attacker.snapshot import Snapshot, rung_above
 
 __all__ = ["RunRefused", "make_method", "run", "target_count"]
@@ -28,33 +30,23 @@ class RunRefused(OracleError):
     """The key's contract gives less than the method needs; nothing was asked."""
 
 
-def make_method(name: str, settings: Sequence[str], public: Path | None, given: Path | None = None) -> Any:
-    """The method `name` with `settings` of the form parameter=value, a folder of public data, and a file with what is
-    known of the targets; `ValueError` names what there is.
+def make_method(
+    name: str, settings: Sequence[str], public: Path | None, given: Path | None = None, prior: Path | None = None
+) -> Any:
+    """The method `name` with `settings` of the form parameter=value, a folder of public data, a file with what is known
+    of the targets, and an image prior (its folder); `ValueError` names what there is.
     """
     if name not in METHODS:
         raise ValueError(f"no method {name!r}; there is {', '.join(METHODS)} (attacker list)")
     method = METHODS[name]
     names = {field.name for field in fields(method)}
-    files = {name: path for name, path in {"public": public, "given": given}.items() if name in names}
+    handed = {"public": public, "given": given, "prior": prior}
+    files = {name: path for name, path in handed.items() if name in names}
     if given is not None and "given" not in files:
         raise ValueError(f"{name} uses nothing that is known of its targets: leave --given out")
-    known = {field.name: field for field in fields(method) if field.name not in files}
-    values: dict[str, Any] = {}
-    for setting in settings:
-        parameter, equals, text = setting.partition("=")
-        if not equals or parameter not in known:
-            raise ValueError(f"--set {setting}: {name} has the parameters {', '.join(known)}; write parameter=value")
-        try:
-            values[parameter] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[parameter] = text
-        default = known[parameter].default
-        if isinstance(default, float) and isinstance(values[parameter], int):
-            values[parameter] = float(values[parameter])
-        if default is not None and not isinstance(values[parameter], type(default)):
-            raise ValueError(f"--set {setting}: {parameter} is a {type(default).__name__}, for example {default!r}")
-    return method(**values, **files)
+    if prior is not None and "prior" not in files:
+        raise ValueError(f"{name} uses no image prior: leave --prior out")
+    return method(**parse_settings(method, name, settings, without=files), **files)
 
 
 def target_count(oracle: Oracle, method: Any) -> int:
@@ -95,7 +87,7 @@ def run(
     sentence = refuse(method.needs, oracle.contract, oracle.classes, method=name)
     if sentence is not None:
         raise RunRefused(sentence)
-    given, public = getattr(method, "given", None), getattr(method, "public", None)
+    given, public, prior = (getattr(method, name, None) for name in ("given", "public", "prior"))
     parameters = {field.name: _plain(getattr(method, field.name)) for field in fields(method)}
     identity = {
         "method": name,
@@ -103,7 +95,8 @@ def run(
         "targets": list(targets),
         "seed": seed,
         "given_sha256": hashlib.sha256(given.read_bytes()).hexdigest() if given else None,
-        "public_sha256": _sha256_of_public(public) if public else None,
+        "public_sha256": sha256_of_public(public) if public else None,
+        "prior_sha256": sha256_of_prior(prior) if prior else None,
         "model": oracle.model_id,
         "archive_sha256": oracle.archive_sha256,
         "contract": oracle.contract.as_dict(),
@@ -152,16 +145,6 @@ def run(
     part.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
     part.replace(finished)
     return result
-
-
-def _sha256_of_public(folder: Path) -> str:
-    try:
-        with (folder / "images.npy").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise ValueError(
-            f"{folder} holds no images.npy: name a folder that oracle-server publish wrote, with --public"
-        ) from None
 
 
 def _far_apart(mark: float, following: float) -> bool:

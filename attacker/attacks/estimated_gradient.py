@@ -30,8 +30,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacker.attacks.mi_face import first_image, public_images
+from attacker.attacks.mi_face import first_image
 from attacker.needs import Needs
+from attacker.public import public_images
 from attacker.snapshot import Snapshot
 
 if TYPE_CHECKING:

@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attacker.attacks.mi_face import public_images
 from attacker.checkpoint import Training
 from attacker.decoder import Decoder, save_decoder
 from attacker.needs import Needs
 from attacker.oracle import BudgetSpent
 from attacker.poses import pose_subset
+from attacker.public import public_images
 from attacker.released import as_table, count_answers, read_answers
 from attacker.snapshot import Snapshot
 

@@ -30,12 +30,13 @@ from torch import Tensor, nn
 
 from attacker.attacks.denoise import denoising
 from attacker.needs import Needs
+from attacker.public import public_images
 from attacker.snapshot import Snapshot, on_ladder
 
 if TYPE_CHECKING:
     from attacker.oracle import Oracle
 
-__all__ = ["Cost", "MIFace", "Process", "Slope", "WhiteBox", "cost_at", "first_image", "public_images"]
+__all__ = ["Cost", "MIFace", "Process", "Slope", "WhiteBox", "cost_at", "first_image"]
 
 Cost = Literal["probability", "log"]
 Process = Callable[[Tensor, int], Tensor]  # of iterates (N, *shape), and of the number of steps that led to them
@@ -223,14 +224,3 @@ def first_image(start: str, public: Path | None, oracle: Oracle) -> np.ndarray:
     else:
         image = public_images(public, oracle).mean(0, dtype=np.float64).astype(np.float32)
     return image.clip(oracle.low, oracle.high)
-
-
-def public_images(folder: Path, oracle: Oracle) -> np.ndarray:
-    """The public images (N, *input_shape) of a folder, left on disk; `ValueError` if they do not fit the oracle."""
-    images: np.ndarray = np.load(Path(folder) / "images.npy", mmap_mode="r")
-    if images.shape[1:] != tuple(oracle.input_shape) or not len(images):
-        raise ValueError(
-            f"{folder}/images.npy has shape {images.shape}, the oracle takes (N, *{tuple(oracle.input_shape)}): "
-            "name a folder that was published for this model"
-        )
-    return images

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from attacker.attacks.mi_face import public_images
 from attacker.needs import Needs
+from attacker.public import public_images
 from attacker.snapshot import Snapshot, rung_above
 
 if TYPE_CHECKING:

@@ -1,0 +1,13 @@
+"""What the attacker learns from public data: image priors, one file for each kind. `KINDS` is what
+`attacker prior train` takes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attacker.priors.pca import PCA
+
+__all__ = ["KINDS"]
+
+KINDS: dict[str, type[Any]] = {"pca": PCA}

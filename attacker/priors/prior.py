@@ -1,0 +1,142 @@
+"""An image prior: a generator learned from public images, as attacks use it and as it lies on disk.
+
+    here          meaning
+    z             a code, (N, m)
+    generator     z -> images (N, *shape) between low and high
+    encoder       images -> z, where there is one
+    codes         how codes of natural images are distributed: a mixture of Gaussians (`attacker.priors.codes`)
+
+On disk a prior is a folder: card.json (written last), generator.pt2, encoder.pt2 (where there is one), codes.npz, and
+samples.png, a sheet to look at. Generator and encoder are archives that run no code when they are loaded
+(`protos.archive`), so that a stranger's prior can be used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attacker.on_device import OnDevice
+from attacker.priors.codes import Codes
+from protos import archive
+
+if TYPE_CHECKING:
+    from attacker.oracle import Oracle
+
+__all__ = ["Prior", "PriorCard", "load_prior", "prior_for", "save_prior", "sha256_of_prior"]
+
+_FORMAT = "mirage prior 1"
+_AT_ONCE = 256  # images of one pass without gradient
+
+
+@dataclass(frozen=True)
+class PriorCard:
+    """What a prior is.
+
+    kind           pca, vae, dcgan, or imported
+    latent         m, numbers in a code
+    shape          of an image, (C, H, W)
+    low, high      range of the pixels
+    public_sha256  hash of the images that it was learned from; "" where nobody knows
+    made           parameters and seed of its training
+    """
+
+    kind: str
+    latent: int
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    public_sha256: str
+    made: dict[str, Any] = field(default_factory=dict)
+
+
+class Prior:
+    """A loaded prior. Tensors stay on the CPU, wherever generator and encoder compute."""
+
+    def __init__(self, card: PriorCard, generator: nn.Module, codes: Codes, encoder: nn.Module | None = None) -> None:
+        self.card, self.generator, self.codes, self.encoder = card, generator, codes, encoder
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (N, *shape) of codes (N, m) float32, in the range; differentiable."""
+        images: Tensor = self.generator(z).clamp(self.card.low, self.card.high)
+        return images
+
+    @torch.no_grad()
+    def images(self, z: Tensor) -> np.ndarray:
+        """Images (N, *shape) float32 of any number of codes (N, m)."""
+        return np.concatenate([self.decode(part).numpy() for part in z.float().split(_AT_ONCE)])
+
+    @torch.no_grad()
+    def encode(self, images: np.ndarray) -> Tensor:
+        """Codes (N, m) float32 of images (N, *shape); `ValueError` for a prior without an encoder."""
+        if self.encoder is None:
+            raise ValueError(f"a {self.card.kind} prior has no encoder: start from draws of its codes")
+        x = torch.from_numpy(np.asarray(images, np.float32))
+        return torch.cat([self.encoder(part) for part in x.split(_AT_ONCE)])
+
+
+def save_prior(prior: Prior, folder: Path) -> None:
+    """Write a prior to `folder`; the card comes last, so a folder with a card is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    archive.save(prior.generator, folder / "generator.pt2", input_shape=(prior.card.latent,))
+    if prior.encoder is not None:
+        archive.save(prior.encoder, folder / "encoder.pt2", input_shape=prior.card.shape)
+    prior.codes.save(folder / "codes.npz")
+    part = folder / "card.part"
+    part.write_text(json.dumps({"format": _FORMAT, **asdict(prior.card)}, indent=2, sort_keys=True) + "\n")
+    part.replace(folder / "card.json")
+
+
+def load_prior(folder: Path, device: torch.device | str = "cpu") -> Prior:
+    """The prior in a folder; `ValueError` for a folder without one, `UnsafeArchive` for one that could run code."""
+    card = _card(folder)
+    codes = Codes.load(folder / "codes.npz")
+    if codes.latent != card.latent:
+        raise ValueError(f"{folder} holds codes of {codes.latent} numbers and a generator that takes {card.latent}")
+
+    def part(name: str) -> nn.Module:
+        return OnDevice(archive.load(folder / name, device), device)
+
+    encoder = part("encoder.pt2") if (folder / "encoder.pt2").exists() else None
+    return Prior(card, part("generator.pt2"), codes, encoder)
+
+
+def prior_for(folder: Path | None, oracle: Oracle) -> Prior:
+    """The prior of an attack on `oracle`; `ValueError` where none is named or it makes other images than it takes."""
+    if folder is None:
+        raise ValueError("this method searches the codes of an image prior: name its folder with --prior")
+    prior = load_prior(folder, oracle.device)
+    card = prior.card
+    if tuple(card.shape) != tuple(oracle.input_shape) or card.low < oracle.low or card.high > oracle.high:
+        raise ValueError(
+            f"the prior in {folder} makes images {tuple(card.shape)} from {card.low:g} to {card.high:g}, the model takes"
+            f" {tuple(oracle.input_shape)} from {oracle.low:g} to {oracle.high:g}: train one on what was published for it"
+        )
+    return prior
+
+
+def sha256_of_prior(folder: Path) -> str:
+    """One hash of everything that a prior computes with."""
+    _card(folder)
+    sha256 = hashlib.sha256()
+    for name in ("card.json", "generator.pt2", "encoder.pt2", "codes.npz"):
+        if (folder / name).exists():
+            sha256.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return sha256.hexdigest()
+
+
+def _card(folder: Path) -> PriorCard:
+    try:
+        text = json.loads((folder / "card.json").read_text())
+        if text.pop("format") != _FORMAT:
+            raise ValueError("another format")
+        return PriorCard(**text | {"shape": tuple(text["shape"])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{folder} holds no image prior: name a folder that attacker prior train wrote") from None
