@@ -17,6 +17,8 @@ from torch import Tensor
 
 __all__ = ["Codes"]
 
+_PARTS = ("weights", "means", "factors")
+
 
 @dataclass(frozen=True, eq=False)
 class Codes:
@@ -69,16 +71,14 @@ class Codes:
     def save(self, path: Path) -> None:
         """Write a file that `load` reads."""
         with path.open("wb") as file:
-            np.savez(file, **{name: getattr(self, name).numpy() for name in ("weights", "means", "factors")})
+            np.savez(file, **{name: getattr(self, name).numpy() for name in _PARTS})
 
     @classmethod
     def load(cls, path: Path) -> Codes:
         """The codes in a file; `ValueError` for a file that holds none, or a mixture that is none."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                found = cls(
-                    *(torch.from_numpy(file[name].astype(np.float32)) for name in ("weights", "means", "factors"))
-                )
+                found = cls(*(torch.from_numpy(file[name].astype(np.float32)) for name in _PARTS))
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
             raise ValueError(f"{path} holds no codes (weights, means, factors): train the prior again") from None
         K, m = found.means.shape if found.means.ndim == 2 else (0, 0)

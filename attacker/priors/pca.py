@@ -42,7 +42,7 @@ class PCA:
         """Fit images (N, *shape); nothing is drawn: `seed` changes nothing."""
         if self.latent < 1:
             raise ValueError(f"latent={self.latent} must be at least 1")
-        x = torch.from_numpy(np.asarray(images, np.float32))
+        x = torch.tensor(images, dtype=torch.float32)
         if self.mirrored:
             x = torch.cat((x, x.flip(-1)))
         shape, x = x.shape[1:], x.flatten(1)

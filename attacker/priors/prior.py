@@ -116,8 +116,9 @@ def prior_for(folder: Path | None, oracle: Oracle) -> Prior:
     card = prior.card
     if tuple(card.shape) != tuple(oracle.input_shape) or card.low < oracle.low or card.high > oracle.high:
         raise ValueError(
-            f"the prior in {folder} makes images {tuple(card.shape)} from {card.low:g} to {card.high:g}, the model takes"
-            f" {tuple(oracle.input_shape)} from {oracle.low:g} to {oracle.high:g}: train one on what was published for it"
+            f"the prior in {folder} makes images {tuple(card.shape)} from {card.low:g} to {card.high:g}, the model"
+            f" takes {tuple(oracle.input_shape)} from {oracle.low:g} to {oracle.high:g}: train one on what was"
+            " published for it"
         )
     return prior
 

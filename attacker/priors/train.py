@@ -66,7 +66,7 @@ def sheet_of_samples(prior: Prior, seed: int = 0) -> Image.Image:
     z = prior.codes.draw(SHEET * SHEET, torch.Generator().manual_seed(seed))
     unit = (prior.images(z) - prior.card.low) / (prior.card.high - prior.card.low)
     framed = np.pad(unit, ((0, 0), (0, 0), (0, _GAP), (0, _GAP)), constant_values=1.0)
-    N, C, H, W = framed.shape
+    _, C, H, W = framed.shape
     grid = framed.reshape(SHEET, SHEET, C, H, W).transpose(0, 3, 1, 4, 2).reshape(SHEET * H, SHEET * W, C)
     pixels = (grid * 255).round().astype(np.uint8)
     return Image.fromarray(pixels[..., 0] if C == 1 else pixels[..., :3])
