@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,31 @@ __all__ = ["Training"]
 
 
 class Training:
-    """A network with what trains it, written to `path` after every epoch; `of` names what the training is of. Beside it
-    the curve is written as JSON, with times, which no result holds.
+    """A network with what trains it, written to `path` at the end of every epoch; `of` names what the training is of.
+    Beside it the curves are written as JSON, with times, which no result holds.
 
-    rest    what has a state beside the network: optimiser, schedule
-    curve   of each epoch: mean squared errors on training and held-out images, and the seconds until its end
+    rest    what has a state beside the network: optimisers, schedule
+    curves  names of the numbers that every epoch ends with; `curve` holds them and the seconds until its end
+    best    the curve whose least value marks the epoch that `keep_best` goes back to; none where it is not called
     """
 
-    def __init__(self, path: Path, of: str, network: nn.Module, *rest: Any) -> None:
+    def __init__(
+        self, path: Path, of: str, network: nn.Module, *rest: Any, curves: Sequence[str], best: str | None = None
+    ) -> None:
         self._path, self._of = path, hashlib.sha256(of.encode()).hexdigest()
-        self._network, self._rest = network, rest
-        self._best = _copy(network)
-        self.curve: dict[str, list[float]] = {"training_mse": [], "held_out_mse": [], "seconds": []}
+        self._network, self._rest, self._least = network, rest, best
+        self._best = _copy(network) if best else {}
+        self.curve: dict[str, list[float]] = {name: [] for name in (*curves, "seconds")}
+
+    @property
+    def epochs(self) -> int:
+        """How many have ended."""
+        return len(self.curve["seconds"])
+
+    @property
+    def seconds(self) -> float:
+        """That they took, all attempts together."""
+        return sum(self.curve["seconds"][-1:])
 
     def resume(self) -> None:
         """Go on with what the file holds, if it is of the same training."""
@@ -41,11 +55,11 @@ class Training:
         for one, state in zip(self._rest, kept["rest"], strict=True):
             one.load_state_dict(state)
 
-    def add(self, training_mse: float, held_out_mse: float, seconds: float) -> None:
-        """The end of an epoch."""
-        if held_out_mse < min(self.curve["held_out_mse"], default=math.inf):
+    def add(self, seconds: float, **values: float) -> None:
+        """The end of an epoch: a number for each curve."""
+        if self._least and values[self._least] < min(self.curve[self._least], default=math.inf):
             self._best = _copy(self._network)
-        for name, value in zip(self.curve, (training_mse, held_out_mse, seconds), strict=True):
+        for name, value in (values | {"seconds": seconds}).items():
             self.curve[name].append(value)
         kept = {"of": self._of, "network": self._network.state_dict(), "best": self._best, "curve": self.curve}
         part = self._path.with_suffix(".part")
@@ -55,7 +69,7 @@ class Training:
         part.replace(self._path.with_suffix(".json"))
 
     def keep_best(self) -> None:
-        """Put the weights of the epoch with the least held-out error back into the network."""
+        """Put the weights of the best epoch back into the network."""
         self._network.load_state_dict(self._best)
 
 

@@ -38,6 +38,8 @@ from protos.archive_zip import CONFIG, FIXED, LIMIT, MODEL, SAMPLE, VERSION, con
 __all__ = ["ArchiveInfo", "UnsafeArchive", "check", "load", "save", "strip"]
 
 FOLDERS = {False: ("data/weights/", "weight_"), True: ("data/constants/", "tensor_")}  # constant or not
+# operators that refuse, or read wrongly, what does not lie in memory row by row
+LAYOUT_BOUND = frozenset({torch.ops.aten.view.default, torch.ops.aten.as_strided.default})
 EXPORT = threading.Lock()  # torch's exporter keeps its state in globals
 
 
@@ -125,8 +127,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> nn.Module:
             raise UnsafeArchive(f"{path.name}: torch cannot rebuild the model: {reason}") from error
     for part in module.modules():
         part.training = False
-    # the same numbers to 1e-7; convolutions on a CPU take half the time in this layout
-    return module.requires_grad_(False).to(memory_format=torch.channels_last)
+    module.requires_grad_(False)
+    if not any(node.target in LAYOUT_BOUND for node in program.graph.nodes):
+        # the same numbers to 1e-7; convolutions on a CPU take half the time in this layout
+        module.to(memory_format=torch.channels_last)
+    return module
 
 
 def _checked(path: Path) -> tuple[dict[str, bytes], ArchiveInfo]:

@@ -168,12 +168,14 @@ class InversionNetwork:
         optimiser = torch.optim.Adam(G.parameters(), self.learning_rate, betas=(0.5, 0.999), amsgrad=True)
         batches = max(1, (len(x) - held) // self.batch_size)  # a rest would be a noisy batch of its own
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate(self.epochs * batches))
-        state = Training(oracle.folder / _CHECKPOINT, f"{self!r} {seed} {_digest(x, answers)}", G, optimiser, schedule)
+        of, curves = f"{self!r} {seed} {_digest(x, answers)}", ("training_mse", "held_out_mse")
+        path = oracle.folder / _CHECKPOINT
+        state = Training(path, of, G, optimiser, schedule, curves=curves, best="held_out_mse")
         if self.queries_first:  # asking at each step is in the journal alone: it goes through all of it again
             state.resume()
         ask = _each_step(oracle, x) if not self.queries_first else lambda places: f[places]
-        before, started = sum(state.curve["seconds"][-1:]), time.perf_counter()
-        for epoch in range(len(state.curve["seconds"]), self.epochs):
+        before, started = state.seconds, time.perf_counter()
+        for epoch in range(state.epochs, self.epochs):
             order = held + np.random.default_rng((seed, epoch)).permutation(len(x) - held)
             G.train()
             total = torch.zeros((), device=device)
@@ -187,7 +189,7 @@ class InversionNetwork:
             found = torch.from_numpy(G.invert(answers[:held])).to(device)
             held_out = float(functional.mse_loss(found, unit[:held]))
             seconds = before + time.perf_counter() - started
-            state.add(float(total) / len(order), held_out, seconds)
+            state.add(seconds, training_mse=float(total) / len(order), held_out_mse=held_out)
             oracle.notice(f"epoch {epoch + 1} of {self.epochs}: held-out error {held_out:.4f}")
         state.keep_best()
         return G, state.curve
