@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from oracle_server.victims.images import ImageSet, ImagesUnavailableError
 
-__all__ = ["FOLDERS", "SIDE", "Folder", "available", "identities", "photos"]
+__all__ = ["FOLDERS", "SIDE", "Folder", "available", "identities", "photo_files", "photos", "read_photo"]
 
 SIDE = 64
 _ENDINGS = (".jpg", ".jpeg", ".png", ".pgm")
@@ -51,10 +51,10 @@ def photos(root: Path, name: str) -> ImageSet:
     Raises:
         ImagesUnavailableError: the folder is missing, holds no photos, or a photo cannot be read.
     """
-    files = [_files(root / name / identity) for identity in identities(root, name)]
-    pixels = np.stack([_read(path) for paths in files for path in paths])
+    files = [photo_files(root / name / identity) for identity in identities(root, name)]
+    pixels = np.stack([read_photo(path, (1, SIDE, SIDE)) for paths in files for path in paths])
     labels = np.repeat(np.arange(len(files), dtype=np.int64), [len(paths) for paths in files])
-    return ImageSet(pixels[:, None].astype(np.float32) / np.float32(255), labels, name, *FOLDERS[name])
+    return ImageSet(pixels.astype(np.float32) / np.float32(255), labels, name, *FOLDERS[name])
 
 
 def identities(root: Path, name: str) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def identities(root: Path, name: str) -> tuple[str, ...]:
     """
     if not available(root, name):
         raise ImagesUnavailableError(f"{name} is missing: put its photos into {root / name}/<identity>/<name>.jpg")
-    found = tuple(sorted(folder.name for folder in (root / name).iterdir() if folder.is_dir() and _files(folder)))
+    found = tuple(sorted(folder.name for folder in (root / name).iterdir() if folder.is_dir() and photo_files(folder)))
     if not found:
         raise ImagesUnavailableError(f"no photos in {root / name}: put them into <identity>/<name>.jpg there")
     return found
@@ -76,13 +76,24 @@ def available(root: Path, name: str) -> bool:
     return (root / name).is_dir()
 
 
-def _files(folder: Path) -> list[Path]:
+def photo_files(folder: Path) -> list[Path]:
+    """The files of a folder that are photos by the ending of their names, sorted."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
+def read_photo(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """A photo as `shape` (C, H, W), bytes: grey for one channel, colours for three; stretched to H x W.
+
+    Raises:
+        ImagesUnavailableError: the file cannot be read.
+    """
+    channels, height, width = shape
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR), dtype=np.uint8)
+            stretched = image.convert("L" if channels == 1 else "RGB").resize(
+                (width, height), Image.Resampling.BILINEAR
+            )
+            pixels = np.asarray(stretched, dtype=np.uint8)
+            return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:  # all of which PIL's readers raise
         raise ImagesUnavailableError(f"cannot read the photo {path}: replace or remove it") from error

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from oracle_server.victims.images import ImageSet, resized
 from oracle_server.victims.splits import DATA, Split, load
 
-__all__ = ["LeakError", "TermsError", "private_images_in", "publish"]
+__all__ = ["LeakError", "TermsError", "pixel_bytes", "private_images_in", "publish"]
 
 _FILES = ("card.json", "images.npy")
 
@@ -105,13 +105,14 @@ def private_images_in(folder: Path, split: Split, faces: ImageSet) -> list[int]:
     path = folder / "images.npy"
     if not path.exists():
         return []
-    shown = {_pixels(image) for image in np.load(path, allow_pickle=False)}
+    shown = {pixel_bytes(image) for image in np.load(path, allow_pickle=False)}
     public = set() if split.published_data else set(split.published)
     mine = (set(range(len(faces.images))) - public) | {*split.target, *split.test}
-    return sorted(row for row in mine if _pixels(faces.images[row]) in shown)
+    return sorted(row for row in mine if pixel_bytes(faces.images[row]) in shown)
 
 
-def _pixels(image: NDArray[np.float32]) -> bytes:
+def pixel_bytes(image: NDArray[np.float32]) -> bytes:
+    """An image in [0, 1] as it is compared: its pixels rounded to bytes."""
     return bytes(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8).tobytes())
 
 

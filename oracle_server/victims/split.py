@@ -20,9 +20,12 @@ from dataclasses import dataclass
 
 from oracle_server.victims.data import DATA
 
-__all__ = ["Rows", "Split"]
+__all__ = ["HANDED_OVER", "Rows", "Split"]
 
 Rows = tuple[int, ...]
+
+HANDED_OVER = "handed over"
+"""The data of a split whose images nobody finds by name: whoever made the split has them."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Split:
 
     Attributes:
         name: as in the table of splits.
-        data: the data set, a key of ``DATA``.
+        data: the data set, a key of ``DATA``, or ``HANDED_OVER``.
         private: people whose photos the target trains on; a person's class is the place in this list.
         public: people whose photos are published.
         target, test, evaluations, evaluation_test, published: rows, see the table on top of this module.
@@ -54,7 +57,7 @@ class Split:
     published_data: str = ""
 
     def __post_init__(self) -> None:
-        if self.data not in DATA:
+        if self.data not in (*DATA, HANDED_OVER):
             raise ValueError(f"split {self.name}: unknown data set {self.data!r}; known: {', '.join(DATA)}")
         if self.published_data and (self.published_data not in DATA or self.published_data == self.data):
             raise ValueError(

@@ -55,6 +55,7 @@ def train_evaluation(
     number: int = 0,
     *,
     faces: ImageSet | None = None,
+    architecture: str | None = None,
     seed: int = 0,
     device: str = "cpu",
     cache: Path | None = None,
@@ -62,12 +63,13 @@ def train_evaluation(
 ) -> Trained:
     """Evaluation network `number` of the split: it knows everybody, class i is ``split.known[i]``.
 
-    Splits that list the same rows for it share one network, trained once.
+    Splits that list the same rows for it share one network, trained once. Its `architecture` is by default the one that
+    suits the split's data set.
     """
     if not 0 <= number < len(split.evaluations):
         raise ValueError(f"split {split.name} has {len(split.evaluations)} evaluation networks: no number {number}")
     return train_victim(
-        "cnn_digits" if split.data in _DIGITS else "cnn",
+        architecture or ("cnn_digits" if split.data in _DIGITS else "cnn"),
         faces or load(split),
         split.evaluations[number],
         split.known,
