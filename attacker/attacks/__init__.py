@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from attacker.attacks.brep_mi import BrepMI
 from attacker.attacks.deblur import Deblur
 from attacker.attacks.equation_solving import EquationSolving
 from attacker.attacks.estimated_gradient import EstimatedGradient
 from attacker.attacks.ideal_model import IdealModel
 from attacker.attacks.inversion_network import InversionNetwork
+from attacker.attacks.latent_gradient import LatentGradient
 from attacker.attacks.map_inversion import MapInversion
 from attacker.attacks.marginal_mode import MarginalMode
 from attacker.attacks.mi_face import MIFace
@@ -17,14 +19,18 @@ from attacker.attacks.numeric import Numeric
 from attacker.attacks.random_draws import RandomDraws
 from attacker.attacks.random_guess import RandomGuess
 from attacker.attacks.white_box_counts import WhiteBoxCounts
+from attacker.attacks.yoshimura import Yoshimura
+from attacker.attacks.yoshimura_white import YoshimuraWhite
 
 __all__ = [
     "METHODS",
+    "BrepMI",
     "Deblur",
     "EquationSolving",
     "EstimatedGradient",
     "IdealModel",
     "InversionNetwork",
+    "LatentGradient",
     "MIFace",
     "MIFaceCode",
     "MapInversion",
@@ -33,6 +39,8 @@ __all__ = [
     "RandomDraws",
     "RandomGuess",
     "WhiteBoxCounts",
+    "Yoshimura",
+    "YoshimuraWhite",
 ]
 
 METHODS: dict[str, type[Any]] = {
@@ -41,6 +49,10 @@ METHODS: dict[str, type[Any]] = {
     "numeric": Numeric,
     "estimated_gradient": EstimatedGradient,
     "deblur": Deblur,
+    "yoshimura": Yoshimura,
+    "yoshimura_white": YoshimuraWhite,
+    "brep_mi": BrepMI,
+    "latent_gradient": LatentGradient,
     "inversion_network": InversionNetwork,
     "equation_solving": EquationSolving,
     "random_draws": RandomDraws,

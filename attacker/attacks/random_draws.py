@@ -5,14 +5,16 @@ Not from a paper. An attack that does not beat this at the same number of rows h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import torch
 
 from attacker.needs import Needs
+from attacker.priors.prior import prior_for
 from attacker.public import public_images
 from attacker.snapshot import Snapshot, rung_above
 
@@ -27,8 +29,8 @@ __all__ = ["RandomDraws"]
 class RandomDraws:
     """Draw `draws` images from the prior; keep for each target the one it scores highest, or the first with its label.
 
-    The prior is uniform noise over the legal range, or, with `public`, the images of `public`/images.npy
-    (N, *input_shape) drawn with replacement. Every row serves all targets. Snapshots are taken at 100, 300, 1k, 3k, ...
+    The prior is uniform noise over the legal range, or, with `prior`, draws of an image prior's codes, or, with `public`,
+    the images of `public`/images.npy (N, *input_shape) drawn with replacement. Every row serves all targets. Snapshots are taken at 100, 300, 1k, 3k, ...
     rows for each target and at the end; a target for which nothing was found yet has the lowest image, and `found` (T,)
     bool in the extras says so. A score that is withheld counts as 0.
     """
@@ -39,11 +41,12 @@ class RandomDraws:
 
     draws: int = 10_000
     public: Path | None = None
+    prior: Path | None = None
 
     def run(self, oracle: Oracle, targets: Sequence[int], seed: int) -> Iterator[Snapshot]:
         """The best draw for each of `targets`; `seed` makes the draws."""
         rng, T, wanted = np.random.default_rng(seed), len(targets), np.asarray(targets)
-        images = None if self.public is None else public_images(self.public, oracle)
+        draw = self._source(oracle, rng, seed)
         best = np.full((T, *oracle.input_shape), oracle.low, np.float32)
         score = np.zeros(T)
         sizes = list(_sizes(self.draws, oracle.max_rows, T))
@@ -51,7 +54,7 @@ class RandomDraws:
 
         def batches() -> Iterator[tuple[np.ndarray, None]]:
             for n in sizes:
-                sent.append(_draw(rng, n, images, oracle))
+                sent.append(np.asarray(draw(n), np.float32).clip(oracle.low, oracle.high))
                 yield sent[-1], None
 
         done = 0
@@ -65,6 +68,17 @@ class RandomDraws:
             if done >= due or done == self.draws:
                 yield Snapshot(best.copy(), done / T, {"found": score > 0})
 
+    def _source(self, oracle: Oracle, rng: np.random.Generator, seed: int) -> Callable[[int], np.ndarray]:
+        """What draws n images (n, *input_shape)."""
+        if self.prior is not None:
+            prior, random = prior_for(self.prior, oracle), torch.Generator().manual_seed(seed)
+            return lambda n: prior.images(prior.codes.draw(n, random))
+        if self.public is not None:
+            images = public_images(self.public, oracle)
+            return lambda n: images[rng.integers(len(images), size=n)]
+        low, wide = np.float32(oracle.low), np.float32(oracle.high - oracle.low)
+        return lambda n: rng.random((n, *oracle.input_shape), np.float32) * wide + low
+
 
 def _evidence(answer: Answer, wanted: np.ndarray) -> np.ndarray:
     """How much each of N answers speaks for each of T targets, (N, T): the score, or 1 for the label."""
@@ -73,13 +87,6 @@ def _evidence(answer: Answer, wanted: np.ndarray) -> np.ndarray:
     if answer.labels is None:
         raise ValueError("the oracle answered with neither scores nor labels: use a key that releases one of them")
     return np.asarray(answer.labels[:, None] == wanted, dtype=np.float64)
-
-
-def _draw(rng: np.random.Generator, n: int, images: np.ndarray | None, oracle: Oracle) -> np.ndarray:
-    if images is not None:
-        return np.asarray(images[rng.integers(len(images), size=n)], np.float32).clip(oracle.low, oracle.high)
-    noise = rng.random((n, *oracle.input_shape), np.float32) * np.float32(oracle.high - oracle.low)
-    return np.asarray((noise + np.float32(oracle.low)).clip(oracle.low, oracle.high))
 
 
 def _sizes(draws: int, most: int, T: int) -> Iterator[int]:

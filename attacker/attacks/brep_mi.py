@@ -1,0 +1,278 @@
+"""Model inversion with labels only: a code that is repelled from the boundary of its class.
+
+M. Kahla, S. Chen, H. A. Just, R. Jia, "Label-Only Model Inversion Attacks via Boundary Repulsion", CVPR 2022.
+
+    here          paper       meaning
+    points        N           points on the sphere around a code
+    radius        R           of the sphere; grows by `growth` whenever the sphere lies inside the class
+    longest       3           bound of a step, which is R / 3
+    prior         G           the generator
+    z, c          z, y*       codes (T, m), one for each target; the targets' classes
+    U             u_i         unit vectors (T, N, m)
+    M             M-hat_N     estimated direction (T, m): the mean over N of -u_i where z + R u_i lies outside, else 0
+    inside        Phi         whether z + R u_i has the label c
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacker.attacks.latent import ask_codes, next_due
+from attacker.needs import Needs
+from attacker.priors.prior import Prior, prior_for
+from attacker.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from attacker.oracle import Oracle
+
+__all__ = ["BrepMI", "repulsion"]
+
+_REMEMBERED = 256  # points outside that are kept for each target
+_NEAR = 1.5  # a remembered point counts up to this many radii away
+_DRAWN = 100  # codes at a time
+
+
+@dataclass(frozen=True)
+class BrepMI:
+    """All targets side by side, each with a radius of its own.
+
+    `rows` is the most for each target, its share of the draws among them. First points come from draws of the prior
+    that serve all targets, at most `draws` of them for each; a class that never appears is not found: its image is the
+    lowest there is, and `found` (T,) bool in the extras says so. Further extras: `radius` (T,), `iterations` (T,),
+    `codes` (T, m). A code never leaves its class. `untargeted` > 0 attacks only so many of the targets: those that the
+    draws show first.
+
+    What makes it cheaper than its authors, each with its own option; `compatible` sets them all to what the authors'
+    code does:
+
+    first        "mean": the mean of the codes of all draws with the target's label, or where that is labelled otherwise
+                 the draw that is nearest to it; "draw": the first draw with the label. `pool` draws for each target
+                 are made for the mean.
+    fewest       points on the first sphere; they grow in proportion to the radius up to `points` (0: always `points`)
+    normalised   a step is R / 3 long, not R / 3 times the length of M, which is about 0.1 in 60 dimensions
+    reuse        points outside that were labelled before repel too, as long as they are near
+    stall        give a radius up after so many iterations (`iterations`) and grow it all the same
+    mass         codes stay where the prior has mass: at most `mass` times the root mean square distance from its centre
+    clamp        each number of a code stays within that many standard deviations (0: free)
+    share        of the points must be inside before a radius grows
+    moves_only   rejected moves do not count as iterations
+    """
+
+    needs: ClassVar[Needs] = Needs.LABELS
+    kind: ClassVar[str] = "labels only, latent space, boundary repulsion"
+    paper: ClassVar[str] = "Kahla et al., CVPR 2022"
+
+    rows: int = 3000
+    draws: int = 500
+    points: int = 32
+    radius: float = 2.0
+    growth: float = 1.3
+    longest: float = 3.0
+    iterations: int = 1000
+    first: Literal["mean", "draw"] = "mean"
+    pool: int = 100
+    fewest: int = 8
+    normalised: bool = True
+    reuse: bool = True
+    stall: int = 10
+    mass: float = 1.0
+    clamp: float = 0.0
+    share: float = 1.0
+    moves_only: bool = False
+    untargeted: int = 0
+    compatible: bool = False
+    prior: Path | None = None
+
+    def run(self, oracle: Oracle, targets: Sequence[int], seed: int) -> Iterator[Snapshot]:
+        """Reconstruct one image of each of `targets`; `seed` makes draws and directions."""
+        if self.compatible:
+            yield from replace(self, **_COMPATIBLE).run(oracle, targets, seed)
+            return
+        self._check(len(targets))
+        prior = prior_for(self.prior, oracle)
+        state = _Search(self, oracle, prior, np.asarray(targets), torch.Generator().manual_seed(seed))
+        yield state.snapshot()  # what the draws alone give
+        due = next_due(state.mark)
+        while len(state.live):
+            state.advance()
+            if state.mark >= due:
+                yield state.snapshot()
+                due = next_due(state.mark)
+        yield state.snapshot()
+
+    def _check(self, T: int) -> None:
+        """`ValueError` for a setting out of range."""
+        for name in ("rows", "draws", "points", "radius", "longest", "iterations"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("pool", "fewest", "stall", "mass", "clamp"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be below 0")
+        if not self.growth > 1 or not 0 < self.share <= 1:
+            raise ValueError(f"growth={self.growth} must be above 1, share={self.share} above 0 and at most 1")
+        if self.first not in ("mean", "draw"):
+            raise ValueError(f"first={self.first!r} must be 'mean' or 'draw'")
+        if not 0 <= self.untargeted <= T:
+            raise ValueError(f"untargeted={self.untargeted} must be 0, or at most the number of targets, {T}")
+
+
+_COMPATIBLE: dict[str, Any] = {"first": "draw", "fewest": 0, "normalised": False, "reuse": False, "stall": 0}
+_COMPATIBLE |= {"mass": 0.0, "clamp": 1.5, "share": 29 / 32, "moves_only": True, "compatible": False}
+
+
+def repulsion(U: Tensor, outside: Tensor) -> Tensor:
+    """M (..., m): the mean over all N unit vectors (..., N, m) of -u where the point lies outside (..., N) bool."""
+    return -(outside[..., None] * U).mean(-2)
+
+
+class _Search:
+    """Codes, radii and counters of all targets, (T,) or (T, m); `live` are the places of those that go on."""
+
+    def __init__(
+        self, method: BrepMI, oracle: Oracle, prior: Prior, targets: np.ndarray, random: torch.Generator
+    ) -> None:
+        self._method, self._oracle, self._prior, self._c, self._random = method, oracle, prior, targets, random
+        self._before = oracle.spent
+        T, m = len(targets), prior.card.latent
+        self._middle, self._scale = prior.codes.centre, prior.codes.spread
+        drawn, labels = self._draw()
+        self._found = np.array([bool((labels == c).any()) for c in targets])
+        if method.untargeted:
+            order = [
+                labels.tolist().index(c) if found else len(labels)
+                for c, found in zip(targets, self._found, strict=True)
+            ]
+            self._found &= np.argsort(np.argsort(order, kind="stable"), kind="stable") < method.untargeted
+        self._z = torch.zeros(T, m)
+        self._spent = np.zeros(T, np.int64)  # rows of each target, without its share of the draws
+        self._R = torch.full((T,), method.radius)
+        self._tried, self._count = np.zeros(T, np.int64), np.zeros(T, np.int64)  # at this radius; in all
+        self._far = torch.full((T, _REMEMBERED, m), torch.inf)  # points outside
+        self._next = np.zeros(T, np.int64)
+        self.live = np.flatnonzero(self._found)
+        self._start(drawn, labels)
+
+    @property
+    def mark(self) -> float:
+        """Rows for each target so far."""
+        return (self._oracle.spent - self._before) / len(self._c)
+
+    def _draw(self) -> tuple[Tensor, np.ndarray]:
+        """Codes (n, m) of the prior with their labels (n,), until every target has been seen or the draws are spent."""
+        method, T = self._method, len(self._c)
+        most, least = min(method.draws, method.rows) * T, method.pool * T if method.first == "mean" else 0
+        codes, labels = torch.empty(0, self._prior.card.latent), np.empty(0, np.int64)
+        wanted = method.untargeted or T
+        while len(codes) < most and (len(codes) < least or np.isin(self._c, labels).sum() < wanted):
+            z = self._kept(self._prior.codes.draw(min(_DRAWN, most - len(codes)), self._random))
+            codes = torch.cat((codes, z))
+            labels = np.append(labels, ask_codes(self._oracle, self._prior, z, None).decision())
+        return codes, labels
+
+    def _start(self, drawn: Tensor, labels: np.ndarray) -> None:
+        """First points of the targets that were found."""
+        mine = [drawn[labels == c] for c in self._c[self.live]]
+        if self._method.first == "draw":
+            self._z[self.live] = torch.stack([z[0] for z in mine]) if mine else self._z[self.live]
+            return
+        if not mine:
+            return
+        mean = torch.stack([z.mean(0) for z in mine])
+        nearest = torch.stack([z[(z - z.mean(0)).norm(dim=1).argmin()] for z in mine])
+        kept = self._labels(mean[:, None])[:, 0]
+        self._spent[self.live] += 1
+        self._z[self.live] = torch.where(kept[:, None], mean, nearest)
+
+    def advance(self) -> None:
+        """One iteration of every live target: its sphere, and then a larger radius or a step."""
+        method, live = self._method, self.live
+        m = self._z.shape[1]
+        z, R = self._z[live], self._R[live]
+        N = self._points(R)
+        U = torch.randn(len(live), int(N.max()), m, generator=self._random)
+        U /= U.norm(dim=2, keepdim=True)
+        asked = torch.arange(U.shape[1]) < N[:, None]
+        points = self._kept(z[:, None] + R[:, None, None] * U)
+        inside = torch.zeros_like(asked)
+        inside[asked] = self._labels_of(points[asked], np.repeat(self._c[live], N.numpy()))
+        self._spent[live] += N.numpy()
+        grown = (inside.sum(1) >= method.share * N).numpy()
+        grown |= bool(method.stall) & (self._tried[live] >= method.stall)
+        outside = asked & ~inside
+        M = -(outside[..., None] * U).sum(1)
+        if method.reuse:
+            M += self._remembered(live, z, R)
+            self._remember(live, points, outside)
+        length = M.norm(dim=1, keepdim=True)
+        M = M / length.clamp(min=1e-12) if method.normalised else M / N[:, None]
+        step = (R / 3).clamp(max=method.longest)[:, None] * M
+        moving = np.flatnonzero(~grown & (length[:, 0] > 0).numpy())
+        kept = np.zeros(len(live), bool)
+        if len(moving):
+            to = self._kept(z[moving] + step[moving])
+            kept[moving] = self._labels_of(to, self._c[live[moving]])
+            self._spent[live[moving]] += 1
+            self._z[live[kept]] = to[torch.from_numpy(kept[moving])]
+        self._count[live] += 1
+        self._tried[live] += kept if method.moves_only else 1
+        self._tried[live[grown]] = 0
+        self._R[live[grown]] *= method.growth
+        ended = (self._tried[live] >= method.iterations) | (self._R[live] > self._largest()).numpy()
+        left = method.rows - (self._oracle.spent - self._before - self._spent.sum()) / len(self._c) - self._spent[live]
+        ended |= left < self._points(self._R[live]).numpy() + 1
+        self.live = live[~ended]
+
+    def _largest(self) -> float:
+        """The radius beyond which a sphere says nothing: it no longer lies where the prior has mass."""
+        return float(self._scale.norm()) * self._method.mass if self._method.mass else np.inf
+
+    def _points(self, R: Tensor) -> Tensor:
+        """N for each radius."""
+        method = self._method
+        few = torch.full_like(R, method.points) if not method.fewest else method.fewest * R / method.radius
+        return few.round().clamp(max=method.points).long()
+
+    def _kept(self, z: Tensor) -> Tensor:
+        """Codes (..., m), moved to where the prior has mass."""
+        method = self._method
+        if method.clamp:
+            z = z.clamp(self._middle - method.clamp * self._scale, self._middle + method.clamp * self._scale)
+        if method.mass:
+            away = (z - self._middle) / self._scale
+            length = away.norm(dim=-1, keepdim=True) / z.shape[-1] ** 0.5
+            z = torch.where(length > method.mass, self._middle + away / length * method.mass * self._scale, z)
+        return z
+
+    def _labels(self, z: Tensor) -> Tensor:
+        """Whether codes (live, k, m) have their targets' labels: (live, k) bool."""
+        return self._labels_of(z.flatten(0, 1), np.repeat(self._c[self.live], z.shape[1])).reshape(z.shape[:2])
+
+    def _labels_of(self, z: Tensor, c: np.ndarray) -> Tensor:
+        return torch.from_numpy(ask_codes(self._oracle, self._prior, z, c).decision() == c)
+
+    def _remembered(self, live: np.ndarray, z: Tensor, R: Tensor) -> Tensor:
+        """The sum of -u over the remembered points that are near, (live, m)."""
+        u = self._far[live] - z[:, None]
+        far = u.norm(dim=2, keepdim=True)
+        near = far <= _NEAR * R[:, None, None]
+        return -torch.where(near, u / far, 0).sum(1)
+
+    def _remember(self, live: np.ndarray, points: Tensor, outside: Tensor) -> None:
+        for place, (t, out) in enumerate(zip(live, outside, strict=True)):
+            new = points[place, out]
+            self._far[t, (self._next[t] + np.arange(len(new))) % _REMEMBERED] = new
+            self._next[t] += len(new)
+
+    def snapshot(self) -> Snapshot:
+        """The codes as they are; the lowest image for a target that was not found."""
+        images = self._prior.images(self._z).clip(self._oracle.low, self._oracle.high)
+        images[~self._found] = self._oracle.low
+        extras = {"found": self._found.copy(), "radius": self._R.numpy().copy(), "codes": self._z.numpy().copy()}
+        return Snapshot(images, self.mark, extras | {"iterations": self._count.copy()})
