@@ -55,7 +55,7 @@ def _run(results: Results, planned: PlannedCell, key: Path, address: str, quiet:
         token,
         _arguments(results, planned, folder, given),
         folder=folder,
-        denied=[results.root, results.out / "referee"],
+        denied=results.denied,
         quiet=quiet,
         stop=stop,
     )

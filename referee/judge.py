@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from oracle_server.victims.images import ImageSet
 from oracle_server.victims.publish import publish
+from oracle_server.victims.split import HANDED_OVER
 from oracle_server.victims.split_models import evaluation_accuracy, train_evaluation
-from oracle_server.victims.splits import class_of, load, split_named
+from oracle_server.victims.splits import Split, class_of, load, split_named
 from referee.metrics.images import mse
 from referee.metrics.recognition import class_similarity, recognise
 from referee.report import Reference, SplitView
@@ -35,34 +37,41 @@ class Scores:
 
 
 class Judge:
-    """Everything private that is needed to score images made for one split."""
+    """Everything private that is needed to score images made for one split, which is named, or handed over with its
+    images (`faces`).
 
-    def __init__(self, split_name: str, device: str) -> None:
-        self.split = split_named(split_name)
-        self.faces = load(self.split)
+    architecture  of the evaluation network; by default the one that suits the split's data
+    seen          on which photos it learned, in words; by default said by the split's rows
+    noun          what the classes are called
+    """
+
+    def __init__(
+        self,
+        split: str | Split,
+        device: str,
+        *,
+        faces: ImageSet | None = None,
+        architecture: str | None = None,
+        seen: str | None = None,
+        noun: str | None = None,
+    ) -> None:
+        self.split = split_named(split) if isinstance(split, str) else split
+        self.faces = faces or load(self.split)
         self.device = device
-        trained = train_evaluation(self.split, faces=self.faces, device=device)
+        trained = train_evaluation(self.split, faces=self.faces, architecture=architecture, device=device)
         self.network = trained.module
         self.test_accuracy = evaluation_accuracy(trained, self.split, self.faces)
         self.credit = f"{self.faces.credit} {self.faces.terms}".strip()
-        self.noun = _NOUNS.get(self.split.data, "people")
+        self.noun = noun or _NOUNS.get(self.split.data, "people")
         rows = np.array(self.split.target)
         owner = class_of(self.faces, self.split.target, self.split.private)
         self._mean = self.faces.images[rows].mean(0)
         self._centroids = np.stack(
             [self.faces.images[rows[owner == person]].mean(0) for person in range(len(self.split.private))]
         )
-        learned = set(self.split.evaluations[0])
-        seen = (
-            "the same photos as the target and on those of every public class"
-            if learned.issuperset(self.split.target)
-            else "photos of every class, none of which the target has seen"
-            if learned.isdisjoint(self.split.target)
-            else "photos of every class, some of which the target has seen"
-        )
         self.evaluation = (
-            f"Recognition is judged by a small convolutional network, trained on {seen}; its accuracy on photos it has"
-            f" not seen is {self.test_accuracy:.3f}."
+            f"Recognition is judged by a small convolutional network, trained on {seen or _seen(self.split)}; its"
+            f" accuracy on photos it has not seen is {self.test_accuracy:.3f}."
         )
 
     def score(self, images: np.ndarray, targets: np.ndarray, target_model: nn.Module | None) -> Scores:
@@ -105,7 +114,7 @@ class Judge:
         people = np.arange(len(self.split.private))
         shape = self.faces.images.shape[1:]
         floors = {"black image": np.zeros((len(people), *shape), np.float32)}
-        if self.split.public:
+        if self.split.public or self.split.data == HANDED_OVER:
             photos = np.load(public / "images.npy")
             name = "mean public face" if self.noun == "people" else "mean public image"
             floors[name] = np.broadcast_to(photos.mean(0), (len(people), *shape)).astype(np.float32)
@@ -155,3 +164,12 @@ class Judge:
         if not (folder / "card.json").exists():
             publish(self.split, folder, accept_terms=True)
         return folder
+
+
+def _seen(split: Split) -> str:
+    """On which photos the evaluation network of a split learned, beside the target."""
+    learned = set(split.evaluations[0])
+    if learned.issuperset(split.target):
+        return "the same photos as the target and on those of every public class"
+    known = "none" if learned.isdisjoint(split.target) else "some"
+    return f"photos of every class, {known} of which the target has seen"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock, RLock
@@ -30,11 +31,25 @@ class Results:
 
     plan      what runs here: victims whose images are not on this machine are left out, with their cells
     absent    those victims' names, each with what to do about it
+    denied    folders that no attacker may open
     lock      for what is loaded once and shared by threads; asking is for keys of benign users, which take longer
     """
 
-    def __init__(self, plan: Plan, out: Path, device: str) -> None:
-        why = {split: absent(split) for split in dict.fromkeys(victim.split for victim in plan.victims)}
+    def __init__(
+        self,
+        plan: Plan,
+        out: Path,
+        device: str,
+        *,
+        judges: Mapping[str, Judge] | None = None,
+        denied: Sequence[Path] = (),
+    ) -> None:
+        """`judges` are at hand for some splits, by name: those of images that were handed over. `denied` are more
+        folders than the campaign's own.
+        """
+        self._judges: dict[str, Judge] = dict(judges or {})
+        named = dict.fromkeys(victim.split for victim in plan.victims)
+        why = {split: None if split in self._judges else absent(split) for split in named}
         self.absent = {victim.name: said for victim in plan.victims if (said := why[victim.split]) is not None}
         self.plan = replace(
             plan,
@@ -45,8 +60,8 @@ class Results:
         self.out = out
         self.device = str(choose_device(device))
         self.root = out / "victim"
+        self.denied = [self.root, out / "referee", *denied]
         self.repository = Repository(self.root)
-        self._judges: dict[str, Judge] = {}
         self._models: dict[tuple[str, str], nn.Module] = {}
 
     def judge(self, split: str) -> Judge:
