@@ -35,7 +35,7 @@ from referee.report.attributes import attribute_sections
 from referee.results import Results
 from referee.training import Training, train_ahead
 
-__all__ = ["report_campaign", "run_campaign"]
+__all__ = ["report_campaign", "run_campaign", "run_cells", "versions"]
 
 Say = Callable[[str], None]
 
@@ -72,12 +72,12 @@ def run_campaign(
     if missing:
         say("starting the oracle server")
         with OracleProcess(results.root, "--device", device) as oracle:
-            _run_cells(results, missing, oracle.address, jobs, say, quiet)
+            run_cells(results, missing, oracle.address, jobs, say, quiet)
     say("working out the figures")
     return _report(results, command, private_images)
 
 
-def _run_cells(results: Results, missing: list[PlannedCell], address: str, jobs: int, say: Say, quiet: bool) -> None:
+def run_cells(results: Results, missing: list[PlannedCell], address: str, jobs: int, say: Say, quiet: bool) -> None:
     """Each cell in a thread, `jobs` at once. One that raises does not stop the others: its error comes at the end.
 
     Ctrl-C, which this thread hears, ends every attacker; cells that are finished stay.
@@ -158,12 +158,17 @@ def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
         sections=[*show(results, finished, figures), *attribute_sections(attributes, PAPER)],
         apart=frozenset(planned.name for planned in results.plan.cells if apart(planned)),
         credits=list(dict.fromkeys(result.credit for result in attributes)),
-        versions={
-            "mirage-range": version("mirage-range"),
-            "torch": version("torch"),
-            "python": platform.python_version(),
-        },
+        versions=versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    """What a report was made with."""
+    return {
+        "mirage-range": version("mirage-range"),
+        "torch": version("torch"),
+        "python": platform.python_version(),
+    }
 
 
 def _left_out(results: Results) -> list[str]:

@@ -33,6 +33,6 @@ def write_report(
     """Write results.parquet, timings.json, summary.json and report.html into `folder`; return the page's path."""
     parquet.write(cells, folder / "results.parquet")
     parquet.write_timings(cells, folder / "timings.json")
-    summary.write(campaign.figures, folder / "summary.json")
+    summary.write(campaign.figures, folder / "summary.json", campaign.said)
     html.write(cells, campaign, folder / "report.html", private_images=private_images, faces=faces)
     return folder / "report.html"

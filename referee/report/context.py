@@ -75,7 +75,9 @@ class Campaign:
     figures: Sequence[Figure] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    first: Sequence[Section] = ()  # shown before the cells, as they are
     sections: Sequence[Section] = ()  # shown after the cells, as they are
+    said: Mapping[str, str] = field(default_factory=dict)  # sentences by name, for the summary
     credits: Sequence[str] = ()  # of data that no split names
     # Methods that are floors themselves: they ask the oracle, but know nothing of the target.
     floor_methods: frozenset[str] = frozenset({"random_draws"})

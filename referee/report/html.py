@@ -53,8 +53,9 @@ def render(cells: Sequence[Cell], campaign: Campaign, *, private_images: bool = 
     return environment.get_template("template.html").render(
         campaign=campaign,
         sections=sections,
+        first=[(one, shown_strips(one) if private_images else []) for one in campaign.first],
         more=[(one, shown_strips(one) if private_images else []) for one in campaign.sections],
-        pictures=bool(sections) or has_images(campaign.sections),
+        pictures=bool(sections) or has_images([*campaign.first, *campaign.sections]),
         private_images=private_images,
         figures=tables.figure_rows(campaign),
         runs=_runs(cells),

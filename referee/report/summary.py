@@ -75,8 +75,8 @@ class Figure:
         return entry | {key: _plain(value) for key, value in self.extra.items()}
 
 
-def write(figures: Sequence[Figure], path: Path) -> None:
-    """Write `{"figures": [...]}`, in the given order, whole or not at all.
+def write(figures: Sequence[Figure], path: Path, said: Mapping[str, str] | None = None) -> None:
+    """Write `{"figures": [...]}`, in the given order, whole or not at all; `said`, sentences by name, go beside them.
 
     Raises `ValueError` for a name given twice and for NaN or infinite numbers; the old file then stays.
     """
@@ -84,7 +84,8 @@ def write(figures: Sequence[Figure], path: Path) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"figure {twice[0]!r} is given twice; names must differ")
-    text = json.dumps({"figures": [figure.entry() for figure in figures]}, indent=2, allow_nan=False)
+    content = {"figures": [figure.entry() for figure in figures]} | ({"said": dict(said)} if said else {})
+    text = json.dumps(content, indent=2, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
 
 

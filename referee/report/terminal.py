@@ -56,6 +56,8 @@ def print_report(cells: Sequence[Cell], campaign: Campaign, console: Console | N
     """Print headline, table, the sentences of refusals, and figures; under 116 columns the table is shortened."""
     console = console or Console()
     rows = tables.build(cells, campaign)
+    for section in campaign.first:
+        _print_section(section, console)
     for split in dict.fromkeys(row.split for row in rows):
         mine = [row for row in rows if row.split == split]
         words = headline(mine, campaign.split(split))

@@ -21,7 +21,7 @@ def cells(count: int) -> list[Any]:
 def run_all(monkeypatch: pytest.MonkeyPatch, work: Any, count: int, jobs: int) -> list[str]:
     said: list[str] = []
     monkeypatch.setattr(run, "finish_cell", work)
-    run._run_cells(None, cells(count), "here", jobs, said.append, True)  # type: ignore[arg-type]
+    run.run_cells(None, cells(count), "here", jobs, said.append, True)  # type: ignore[arg-type]
     return said
 
 
