@@ -42,14 +42,16 @@ class Panel:
     series: tuple[Series, ...]
 
 
-def success(panels: Sequence[Panel], floor: float) -> list[Markup]:
-    """One SVG a panel, all with the same axes. `floor` is drawn as a dashed line across."""
+def success(panels: Sequence[Panel], floor: float, *, noun: str = "people", each: str = "person") -> list[Markup]:
+    """One SVG a panel, all with the same axes. `floor` is drawn as a dashed line across. What is recognised is called
+    `noun`, one of them `each`.
+    """
     rows = [x for panel in panels for series in panel.series for x in series.rows]
     if not rows:
         return []
     low, high = math.floor(math.log10(min(rows))), math.ceil(math.log10(max(rows)))
     top = max(value.value for panel in panels for series in panel.series for value in series.share)
-    frame = _Frame(low, max(high, low + 1), _ceiling(max(top, floor)))
+    frame = _Frame(low, max(high, low + 1), _ceiling(max(top, floor)), noun, each)
     return [_panel(panel, frame, floor) for panel in panels]
 
 
@@ -72,11 +74,13 @@ def forest(value: Interval, floor: float, width: int = 104, height: int = 14) ->
 
 @dataclass(frozen=True)
 class _Frame:
-    """The axes: decades `low` ... `high` of rows, shares from 0 to `top`."""
+    """The axes: decades `low` ... `high` of rows, shares from 0 to `top`; and what they are called."""
 
     low: int
     high: int
     top: float
+    noun: str
+    each: str
 
     def x(self, rows: float) -> float:
         part = (math.log10(rows) - self.low) / (self.high - self.low)
@@ -94,7 +98,8 @@ def _ceiling(top: float) -> float:
 def _panel(panel: Panel, frame: _Frame, floor: float) -> Markup:
     right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img">']
-    parts.append(f"<title>{escape(panel.title)}: share of people recognised against rows per person</title>")
+    said = f"{panel.title}: share of {frame.noun} recognised against rows per {frame.each}"
+    parts.append(f"<title>{escape(said)}</title>")
     for share in [frame.top * step / 4 for step in range(5)]:
         y = frame.y(share)
         parts.append(f'<path class="grid" d="M{LEFT} {y}H{right}"/>')
@@ -107,10 +112,9 @@ def _panel(panel: Panel, frame: _Frame, floor: float) -> Markup:
             parts += [f'<path class="axis" d="M{frame.x(step * 10.0**decade)} {base}v3"/>' for step in range(2, 10)]
     parts.append(f'<path class="axis" d="M{LEFT} {base}H{right}"/>')
     middle = (LEFT + right) / 2
-    parts.append(f'<text class="name mid" x="{middle}" y="{HEIGHT - 6}">rows answered per person (log scale)</text>')
-    parts.append(
-        f'<text class="name mid" transform="translate(11 {(TOP + base) / 2}) rotate(-90)">people recognised</text>'
-    )
+    across, up = f"rows answered per {frame.each} (log scale)", f"{frame.noun} recognised"
+    parts.append(f'<text class="name mid" x="{middle}" y="{HEIGHT - 6}">{escape(across)}</text>')
+    parts.append(f'<text class="name mid" transform="translate(11 {(TOP + base) / 2}) rotate(-90)">{escape(up)}</text>')
     y = frame.y(floor)
     parts.append(f'<path class="floor" d="M{LEFT} {y}H{right}"><title>floor {labels.ratio(floor)}</title></path>')
     parts += [_curve(series, frame) for series in panel.series]
@@ -125,7 +129,7 @@ def _curve(series: Series, frame: _Frame) -> str:
     path = "L".join(f"{x} {y}" for x, y in points)
     dots = "".join(
         f'<circle cx="{px}" cy="{py}" r="3.5"><title>{escape(series.name)}: {labels.interval(value)} '
-        f"after {labels.count(rows)} rows per person</title></circle>"
+        f"after {labels.count(rows)} rows per {frame.each}</title></circle>"
         for (px, py), rows, value in zip(points, series.rows, series.share, strict=True)
     )
     line = f'<path d="M{path}"><title>{escape(series.name)}</title></path>' if len(points) > 1 else ""

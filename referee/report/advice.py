@@ -1,0 +1,81 @@
+"""The sections of an advice page: what each contract gives away, which one to take, and how that was found out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from referee.advise_words import Advice, Finding
+from referee.metrics import Interval
+from referee.report import charts, labels
+from referee.report.sections import Chart, Section, Table
+from referee.report.summary import Figure
+
+__all__ = ["CAUTION", "advice_sections", "leak_figures"]
+
+CAUTION = (
+    "This is one attack for each contract, with a linear prior learned from the public images: another attack, or more"
+    " public data, may find more, so that no sentence here is a proof of safety. What leaks here does leak."
+)
+
+
+def advice_sections(
+    advice: Advice, findings: Sequence[Finding], *, asks_nothing: float, ceiling: float
+) -> list[Section]:
+    """What a page of advice begins with. `asks_nothing` is the highest floor that asks nothing, `ceiling` the share of
+    held-out photos that are recognised.
+    """
+    measured = [finding for finding in findings if finding.steps]
+    table = Table(
+        ["Contract", "Queries a class", "Recognised [95%]", "Best of as many random images", "Leaks"],
+        list(chain.from_iterable(_rows(finding) for finding in measured)),
+        note="Leaks: the whole interval lies above every floor. Intervals are over classes. Of held-out real photos"
+        f" {ceiling:.0%} are recognised; of images that ask nothing, at most {asks_nothing:.0%}.",
+    )
+    told = Section(
+        "What each contract gives away",
+        [finding.sentence for finding in findings],
+        [table] if measured else [],
+        _charts(measured, asks_nothing),
+    )
+    return [Section("Which contract to take", [advice.sentence, CAUTION]), told]
+
+
+def leak_figures(findings: Sequence[Finding], names: Sequence[str]) -> list[Figure]:
+    """`advise/NAME/ROWS/recognised` and `.../random_images` for each contract, by its short name, and each budget."""
+    return [
+        figure
+        for finding, name in zip(findings, names, strict=True)
+        for step in finding.steps
+        for figure in (
+            Figure(
+                f"advise/{name}/{step.rows}/recognised", step.attack.value, low=step.attack.low, high=step.attack.high
+            ),
+            Figure(f"advise/{name}/{step.rows}/random_images", step.draws),
+        )
+    ]
+
+
+def _rows(finding: Finding) -> list[list[str]]:
+    return [
+        [
+            finding.contract if not place else "",
+            labels.count(step.rows),
+            labels.interval(step.attack),
+            labels.ratio(step.draws, 3),
+            "yes" if step.leaks else "no",
+        ]
+        for place, step in enumerate(finding.steps)
+    ]
+
+
+def _charts(findings: Sequence[Finding], floor: float) -> list[Chart]:
+    """A chart for each contract, its attack beside its floor of random images; all have the same axes."""
+    panels = []
+    for finding in findings:
+        rows = tuple(float(step.rows) for step in finding.steps)
+        draws = tuple(Interval(step.draws, step.draws, step.draws) for step in finding.steps)
+        attack = charts.Series(finding.method, 0, rows, tuple(step.attack for step in finding.steps))
+        panels.append(charts.Panel(finding.contract, (attack, charts.Series("random images", 1, rows, draws))))
+    drawn = charts.success(panels, floor, noun="classes", each="class")
+    return [Chart(panel.title, svg) for panel, svg in zip(panels, drawn, strict=True)]
