@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from attacker.priors.dcgan import DCGAN
 from attacker.priors.pca import PCA
+from attacker.priors.vae import VAE
 
 __all__ = ["KINDS"]
 
-KINDS: dict[str, type[Any]] = {"pca": PCA}
+KINDS: dict[str, type[Any]] = {"pca": PCA, "vae": VAE, "dcgan": DCGAN}

@@ -30,6 +30,11 @@ class Learning:
     high: float = 1.0
     progress: Callable[[int, int, str], None] = lambda done, total, words: None
 
+    @property
+    def checkpoint(self) -> Path:
+        """The state of a training that has not ended; deleted when its prior is written."""
+        return self.folder / "training.pt"
+
 
 @dataclass(frozen=True, eq=False)
 class Learned:

@@ -53,11 +53,13 @@ def train_prior(
             raise ValueError(f"{out} holds another prior (a {prior.card.kind}): choose another --out, or delete it")
         return prior
     out.mkdir(parents=True, exist_ok=True)
-    learned = method.learn(images, seed, Learning(out, device, low, high, progress))
+    learning = Learning(out, device, low, high, progress)
+    learned = method.learn(images, seed, learning)
     card = PriorCard(kind, learned.codes.latent, tuple(images.shape[1:]), low, high, digest, made)
     prior = Prior(card, learned.generator.eval(), learned.codes, learned.encoder and learned.encoder.eval())
     sheet_of_samples(prior, seed).save(out / "samples.png")
     save_prior(prior, out)
+    learning.checkpoint.unlink(missing_ok=True)  # the archives are the product
     return load_prior(out, device)
 
 
