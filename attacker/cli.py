@@ -6,15 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
-import signal
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
-import grpc
 import numpy as np
 import torch
 from rich.console import Console
@@ -23,22 +19,24 @@ from rich.table import Table
 
 from attacker.attacks import METHODS
 from attacker.batch import read_batch
+from attacker.cli_common import REFUSED, chosen_device, ends_at_ctrl_c, one_sentence
+from attacker.cli_prior import prior
 from attacker.decoder import load_decoder
 from attacker.images import read_images
-from attacker.journal import JournalError
-from attacker.oracle import Oracle, OracleError
+from attacker.oracle import Oracle
 from attacker.released import as_table, read_answers, write_answers
-from attacker.run import RunRefused, make_method, run, target_count
+from attacker.run import make_method, run, target_count
 
-__all__ = ["main"]
-
-REFUSED = 3  # exit status: the contract gives less than the method needs
+__all__ = ["REFUSED", "main"]
 
 
 @click.group(epilog="Example: attacker run mi_face --address 127.0.0.1:50051 --targets all --out runs/first")
 @click.version_option(package_name="mirage-range")
 def main() -> None:
     """Model inversion through the interface of a hosted model. The API key is read from MIRAGE_KEY."""
+
+
+main.add_command(prior)
 
 
 @main.command("list", epilog="Example: attacker list")
@@ -67,6 +65,12 @@ def list_() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File with what is known of the targets: attributes (CSV), images (.npy), or released answers (.npz).",
 )
+@click.option(
+    "--prior",
+    "prior_folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of an image prior (attacker prior train).",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's own folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...; for downloaded models.")
@@ -81,6 +85,7 @@ def run_(
     settings: tuple[str, ...],
     public: Path | None,
     given: Path | None,
+    prior_folder: Path | None,
     seed: int,
     out: Path,
     device: str,
@@ -93,14 +98,14 @@ def run_(
     torch.set_num_threads(threads)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
-    with bar, _ends_at_ctrl_c(bar, out), _one_sentence():
+    with bar, ends_at_ctrl_c(bar, f"the run in {out}"), one_sentence():
         task = bar.add_task(method, total=None, text="")
 
         def progress(spent: int, budget: int | None) -> None:
             left = "" if budget is None else f", {budget - spent:,} of the budget left"
             bar.update(task, completed=spent, total=budget, text=f"{spent:,} rows{left}")
 
-        chosen = make_method(method, settings, public, given)
+        chosen = make_method(method, settings, public, given, prior_folder)
 
         def notice(text: str) -> None:
             bar.update(task, description=f"{method}, {text}")
@@ -108,7 +113,7 @@ def run_(
         oracle = Oracle(address, key, certificate=certificate, patience=patience, progress=progress, notice=notice)
         with contextlib.closing(oracle):
             numbers = _targets(targets, target_count(oracle, chosen))
-            result = run(oracle, method, chosen, numbers, seed, out, device=_device(device))
+            result = run(oracle, method, chosen, numbers, seed, out, device=chosen_device(device))
     _show(result, out)
 
 
@@ -130,14 +135,14 @@ def batch_(
     """
     torch.set_num_threads(1)
     bar = Progress(console=Console(stderr=True), transient=True, disable=quiet)
-    with bar, _ends_at_ctrl_c(bar, out), _one_sentence():
+    with bar, ends_at_ctrl_c(bar, f"the run in {out}"), one_sentence():
         runs = read_batch(file)
         for one in bar.track(runs, description=file.name):
             chosen = make_method(one.method, one.settings, None, one.given)
             oracle = Oracle(address, one.key, certificate=certificate, patience=patience)
             with contextlib.closing(oracle):
                 numbers = _targets(one.targets, target_count(oracle, chosen))
-                run(oracle, one.method, chosen, numbers, one.seed, out / one.name, device=_device(device))
+                run(oracle, one.method, chosen, numbers, one.seed, out / one.name, device=chosen_device(device))
     click.echo(f"{len(runs)} runs are finished in {out}")
 
 
@@ -153,7 +158,7 @@ def ask(images: Path, address: str, certificate: Path | None, out: Path) -> None
 
     OUT/answers.npz is what attacker run inversion_network --given takes. Asked again, nothing is charged twice.
     """
-    with _one_sentence(), contextlib.closing(Oracle(address, _key(), certificate=certificate)) as oracle:
+    with one_sentence(), contextlib.closing(Oracle(address, _key(), certificate=certificate)) as oracle:
         rows = read_images(images, oracle)
         out.mkdir(parents=True, exist_ok=True)
         oracle.begin(out, {"asked": hashlib.sha256(rows.tobytes()).hexdigest(), "model": oracle.model_id})
@@ -173,7 +178,7 @@ def ask(images: Path, address: str, certificate: Path | None, out: Path) -> None
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File for the images.")
 def invert(network: Path, given: Path, out: Path) -> None:
     """Invert further answers with a NETWORK that a run of inversion_network has saved; no oracle is asked."""
-    with _one_sentence():
+    with one_sentence():
         decoder = load_decoder(network)
         images = decoder.invert(read_answers(given, decoder.made["answers"]))
         with out.open("wb") as file:
@@ -186,38 +191,6 @@ def _key() -> str:
     if not key:
         raise click.ClickException("no API key: put it into the environment as MIRAGE_KEY")
     return key
-
-
-@contextlib.contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Foreseen errors end the command with their sentence; a refusal has a status of its own."""
-    try:
-        yield
-    except RunRefused as error:
-        click.echo(f"Refused: {error}", err=True)
-        raise SystemExit(REFUSED) from error
-    except (OracleError, JournalError, ValueError, OSError, grpc.RpcError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-@contextlib.contextmanager
-def _ends_at_ctrl_c(bar: Progress, out: Path) -> Iterator[None]:
-    """Ctrl-C ends the process where it stands, as a crash would: the journal has all that a resumed run needs. An
-    exception could arise inside gRPC while a lock is held, and closing the channel would then wait for ever.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        bar.stop()
-        click.echo(f"Error: stopped; the same command resumes the run in {out}", err=True)
-        os._exit(1)
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # not where it is ignored, as in a background job
-        signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _show(result: dict[str, Any], out: Path) -> None:
@@ -236,12 +209,6 @@ def _show(result: dict[str, Any], out: Path) -> None:
     ):
         table.add_row(name, value)
     Console().print(table)
-
-
-def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
 
 
 def _targets(text: str, count: int) -> list[int]:

@@ -30,7 +30,7 @@ from protos import archive
 if TYPE_CHECKING:
     from attacker.oracle import Oracle
 
-__all__ = ["Prior", "PriorCard", "load_prior", "prior_for", "save_prior", "sha256_of_prior"]
+__all__ = ["Prior", "PriorCard", "load_prior", "prior_for", "save_card", "save_prior", "sha256_of_prior"]
 
 _FORMAT = "mirage prior 1"
 _AT_ONCE = 256  # images of one pass without gradient
@@ -89,8 +89,13 @@ def save_prior(prior: Prior, folder: Path) -> None:
     if prior.encoder is not None:
         archive.save(prior.encoder, folder / "encoder.pt2", input_shape=prior.card.shape)
     prior.codes.save(folder / "codes.npz")
+    save_card(prior.card, folder)
+
+
+def save_card(card: PriorCard, folder: Path) -> None:
+    """Write the card, in one step."""
     part = folder / "card.part"
-    part.write_text(json.dumps({"format": _FORMAT, **asdict(prior.card)}, indent=2, sort_keys=True) + "\n")
+    part.write_text(json.dumps({"format": _FORMAT, **asdict(card)}, indent=2, sort_keys=True) + "\n")
     part.replace(folder / "card.json")
 
 

@@ -50,7 +50,7 @@ def train_prior(
     if (out / "card.json").exists():
         prior = load_prior(out, device)
         if (prior.card.kind, prior.card.made, prior.card.public_sha256) != (kind, made, digest):
-            raise ValueError(f"{out} holds another prior (a {prior.card.kind}): choose another --out, or delete it")
+            raise ValueError(f"{out} holds another prior ({prior.card.kind}): choose another --out, or delete it")
         return prior
     out.mkdir(parents=True, exist_ok=True)
     learning = Learning(out, device, low, high, progress)
