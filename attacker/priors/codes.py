@@ -77,7 +77,7 @@ class Codes:
     def load(cls, path: Path) -> Codes:
         """The codes in a file; `ValueError` for a file that holds none, or a mixture that is none."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 found = cls(*(torch.from_numpy(file[name].astype(np.float32)) for name in _PARTS))
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
             raise ValueError(f"{path} holds no codes (weights, means, factors): train the prior again") from None
