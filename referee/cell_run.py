@@ -112,6 +112,8 @@ def _arguments(
         arguments += ["--public", str(developer_data(results, planned, public, folder / "developer"))]
     elif planned.public:
         arguments += ["--public", str(public)]
+    if (prior := results.prior(planned)) is not None:
+        arguments += ["--prior", str(prior)]
     if isinstance(given, GivenAnswers):
         arguments += ["--given", str(write_answers(given.answers, folder / "answers.npz"))]
     elif given:

@@ -85,7 +85,7 @@ class OracleProcess:
 
 
 def run_attacker(
-    address: str,
+    address: str | None,
     key: str | None,
     arguments: Sequence[str],
     *,
@@ -95,7 +95,8 @@ def run_attacker(
     command: str = "run",
     stop: Event | None = None,
 ) -> tuple[int, str]:
-    """Run `attacker COMMAND ARGUMENTS --address ...` behind the fence, in `folder`; its exit status and last words.
+    """Run `attacker COMMAND ARGUMENTS --address ...` behind the fence, in `folder`; its exit status and last words. A
+    command that asks no oracle has no address.
 
     Its environment has the key (where there is one for the whole process: a batch has its keys in its file) and what
     Python and the libraries need; its working directory is its own; it may not open the folders in `denied`, nor those
@@ -111,7 +112,8 @@ def run_attacker(
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     environment |= {"MIRAGE_KEY": key} if key is not None else {}
     fenced = [sys.executable, str(_FENCE), *(str(path) for path in (*denied, *denied_folders())), "--", "attacker"]
-    words = [command, *arguments, "--address", address, *(["--quiet"] if quiet else [])]
+    asks = ["--address", address] if address is not None else []
+    words = [command, *arguments, *asks, *(["--quiet"] if quiet else [])]
     log = folder / "attacker.log"
     with log.open("wb") as out:
         process = subprocess.Popen(

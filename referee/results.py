@@ -42,11 +42,13 @@ class Results:
         device: str,
         *,
         judges: Mapping[str, Judge] | None = None,
+        priors: Mapping[str, Path] | None = None,
         denied: Sequence[Path] = (),
     ) -> None:
-        """`judges` are at hand for some splits, by name: those of images that were handed over. `denied` are more
-        folders than the campaign's own.
+        """`judges` are at hand for some splits, by name: those of images that were handed over; `priors` are folders of
+        image priors that attacks on them are given. `denied` are more folders than the campaign's own.
         """
+        self._priors = dict(priors or {})
         self._judges: dict[str, Judge] = dict(judges or {})
         named = dict.fromkeys(victim.split for victim in plan.victims)
         why = {split: None if split in self._judges else absent(split) for split in named}
@@ -86,6 +88,10 @@ class Results:
     def public(self, split: str) -> Path:
         with self.lock:
             return self.judge(split).publish(self.out / "public" / split)
+
+    def prior(self, planned: PlannedCell) -> Path | None:
+        """The folder of the image prior that a cell's attacker is given, if any."""
+        return self._priors.get(planned.victim.split)
 
     def attributes(self) -> list[Result]:
         """The results of the experiments on tables that are finished, in the campaign's order."""
