@@ -17,7 +17,7 @@ from referee.cell import Cell
 from referee.metrics import Interval, clustered_interval
 from referee.report import labels
 
-__all__ = ["Advice", "Finding", "Step", "advise_in_words", "find_leak"]
+__all__ = ["Advice", "Finding", "Step", "advise_in_words", "find_leak", "sentences"]
 
 _FEW = 10  # classes, below which only large differences can be told
 
@@ -134,6 +134,19 @@ def find_leak(attack: Cell | None, draws: Cell | None, contract: str, *, asks_no
             steps.append(Step(budget, interval, best, max(best, asks_nothing)))
     lacking = "" if steps else f"the attack ({attack.method}) has no image after {_queries(rows)} a class"
     return Finding(contract, attack.method, len(attack.targets), tuple(steps), lacking)
+
+
+def sentences(findings: Sequence[Finding]) -> list[str]:
+    """What each contract gives away, from the most useful to the strictest."""
+    said = []
+    for place, finding in enumerate(findings):
+        sentence = finding.sentence
+        if not (finding.steps and finding.last.leaks):
+            stricter = [other for other in findings[place + 1 :] if other.steps and other.last.leaks]
+            if stricter:
+                sentence += f" Yet it tells all that {stricter[0].contract} tells, which gives away more."
+        said.append(sentence)
+    return said
 
 
 def advise_in_words(findings: Sequence[Finding]) -> Advice:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,19 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from oracle_server.cli_common import DATA_ROOT
-from oracle_server.ledger import LedgerError
 from oracle_server.models.repository import Repository
-from oracle_server.operator import OperatorError
-from oracle_server.victims.images import ImagesUnavailableError
 from protos import archive
-from referee.campaign import CampaignError, read_plan
-from referee.cell import Cell
+from referee.campaign import read_plan
+from referee.cli_advise import advise_command
+from referee.cli_common import DEVICE, JOBS, PRIVATE, command_line, one_sentence, progress, show
 from referee.inspection import inspect_command
 from referee.judge import Judge
 from referee.lineups import score_answers
 from referee.metrics.images import mse, psnr, ssim
-from referee.processes import ProcessError
-from referee.report import Campaign, print_report, tables
+from referee.report import tables
 from referee.run import report_campaign, run_campaign
 
 __all__ = ["main"]
@@ -41,16 +35,6 @@ _OUT = click.option(
     show_default=True,
     help="Folder of the run; the same command resumes it.",
 )
-_DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
-_PRIVATE = click.option(
-    "--private-images/--no-private-images",
-    default=True,
-    show_default=True,
-    help="Show private photos and reconstructions in the report, or leave all pictures out.",
-)
-_JOBS = click.option(
-    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Cells that run at once; each is an attacker."
-)
 
 
 @click.group(epilog="Example: referee demo")
@@ -61,13 +45,14 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with everything that was started
 
 
+main.add_command(advise_command)
 main.add_command(inspect_command)
 
 
 @main.command(epilog="Example: referee demo --out runs/demo")
 @_OUT
-@_DEVICE
-@_PRIVATE
+@DEVICE
+@PRIVATE
 @DATA_ROOT
 def demo(out: Path, device: str, private_images: bool) -> None:
     """Whose face does a server give away? Two victims, nine contracts, about five minutes on two cores."""
@@ -77,10 +62,10 @@ def demo(out: Path, device: str, private_images: bool) -> None:
 @main.command(epilog="Example: referee run campaigns/demo.toml --out runs/demo")
 @click.argument("campaign", type=click.Path(dir_okay=False, path_type=Path))
 @_OUT
-@_DEVICE
-@_PRIVATE
+@DEVICE
+@PRIVATE
 @DATA_ROOT
-@_JOBS
+@JOBS
 def run(campaign: Path, out: Path, device: str, private_images: bool, jobs: int) -> None:
     """Run the cells of CAMPAIGN (a TOML file) that have no result in --out yet, then report."""
     _run(campaign, out, device, private_images, jobs)
@@ -89,15 +74,15 @@ def run(campaign: Path, out: Path, device: str, private_images: bool, jobs: int)
 @main.command(epilog="Example: referee report campaigns/demo.toml --out runs/demo --no-private-images")
 @click.argument("campaign", type=click.Path(dir_okay=False, path_type=Path))
 @_OUT
-@_DEVICE
-@_PRIVATE
+@DEVICE
+@PRIVATE
 @DATA_ROOT
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown, as the README has them.")
 def report(campaign: Path, out: Path, device: str, private_images: bool, markdown: bool) -> None:
     """Write the report of CAMPAIGN again from the cells that are finished in --out; runs no attack."""
-    with _one_sentence(out):
+    with one_sentence(out):
         cells, view = report_campaign(
-            read_plan(campaign), out, command=_command(), device=device, private_images=private_images
+            read_plan(campaign), out, command=command_line(), device=device, private_images=private_images
         )
     if markdown:
         columns = ["contract", "method", "top1", "own", "others", "confidence", *tables.COMPARED]
@@ -106,7 +91,7 @@ def report(campaign: Path, out: Path, device: str, private_images: bool, markdow
             click.echo(tables.markdown(tables.build(cells, view), columns))
         click.echo(tables.figures_markdown(view))
     else:
-        _show(cells, view, out)
+        show(cells, view, out)
 
 
 @main.command(epilog="Example: referee score runs/mine --split att40 --root oracle --model softmax_regression-att40")
@@ -116,11 +101,11 @@ def report(campaign: Path, out: Path, device: str, private_images: bool, markdow
     "--root", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help="The server's."
 )
 @click.option("--model", required=True, help="The model that was attacked, for its true confidence.")
-@_DEVICE
+@DEVICE
 @DATA_ROOT
 def score(folder: Path, split: str, root: Path, model: str, device: str) -> None:
     """Score what `attacker run --out FOLDER` left there."""
-    with _one_sentence(folder):
+    with one_sentence(folder):
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         repository = Repository(root)
@@ -148,7 +133,7 @@ def score(folder: Path, split: str, root: Path, model: str, device: str) -> None
 )
 def compare(folder: Path, photos: Path) -> None:
     """Compare reconstructions of single photos, which `attacker run --given` left in FOLDER, with the photos."""
-    with _one_sentence(folder):
+    with one_sentence(folder):
         real = _photos(photos)
         with np.load(folder / "reconstructions.npz", allow_pickle=False) as arrays:
             images, marks, targets = arrays["images"], arrays["marks"], arrays["targets"]
@@ -169,7 +154,7 @@ def compare(folder: Path, photos: Path) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def answers(folder: Path) -> None:
     """Rates of the line-ups in FOLDER once somebody has filled in its answers.csv."""
-    with _one_sentence(folder):
+    with one_sentence(folder):
         rates = score_answers(folder)
     table = Table()
     for title in ("questions", "right", "95%"):
@@ -192,54 +177,14 @@ def _photos(path: Path) -> np.ndarray:
 
 
 def _run(campaign: Path, out: Path, device: str, private_images: bool, jobs: int = 1) -> None:
-    console = Console(stderr=True)
-    with _one_sentence(out), console.status("reading the campaign") as status:
-
-        def say(line: str) -> None:
-            if console.is_terminal:
-                status.update(line)
-            else:
-                click.echo(line, err=True)
-
+    with progress(out, "reading the campaign") as say:
         cells, view = run_campaign(
             read_plan(campaign),
             out,
-            command=_command(),
+            command=command_line(),
             device=device,
             private_images=private_images,
             say=say,
             jobs=jobs,
         )
-    _show(cells, view, out)
-
-
-def _show(cells: list[Cell], view: Campaign, out: Path) -> None:
-    print_report(cells, view)
-    click.echo(f"report: {out / 'report.html'}   figures: {out / 'summary.json'}")
-
-
-def _command() -> str:
-    return " ".join(["referee", *sys.argv[1:]])
-
-
-@contextlib.contextmanager
-def _one_sentence(out: Path) -> Iterator[None]:
-    """Foreseen errors end the command with their sentence; an interruption says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise click.ClickException(
-            f"stopped, with everything that was started; run it again to go on in {out}"
-        ) from None
-    except (
-        CampaignError,
-        ImagesUnavailableError,
-        LedgerError,
-        OperatorError,
-        ProcessError,
-        ValueError,
-        OSError,
-    ) as error:
-        raise click.ClickException(str(error)) from error
-    except LookupError as error:
-        raise click.ClickException(str(error.args[0])) from error
+    show(cells, view, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from referee.advise_words import Advice, Finding
+from referee.advise_words import Advice, Finding, sentences
 from referee.metrics import Interval
 from referee.report import charts, labels
 from referee.report.sections import Chart, Section, Table
@@ -34,7 +34,7 @@ def advice_sections(
     )
     told = Section(
         "What each contract gives away",
-        [finding.sentence for finding in findings],
+        sentences(findings),
         [table] if measured else [],
         _charts(measured, asks_nothing),
     )
