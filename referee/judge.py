@@ -162,7 +162,7 @@ class Judge:
     def publish(self, folder: Path) -> Path:
         """The public part of the split, written once; the campaign's file says that its terms are kept."""
         if not (folder / "card.json").exists():
-            publish(self.split, folder, accept_terms=True)
+            publish(self.split, folder, accept_terms=True, faces=self.faces)
         return folder
 
 

@@ -1,0 +1,169 @@
+"""`attacker prior` as it is typed: train, show, import, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from attacker.cli import main
+from attacker.priors.prior import load_prior, sha256_of_prior
+from tests.attacker.prior_cases import SHAPE, bars
+from tests.serving import Forker, Process
+
+TINY = ["--set", "width=2", "--set", "latent=3", "--set", "components=2", "--quiet"]
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    folder = tmp_path / "public"
+    folder.mkdir()
+    np.save(folder / "images.npy", bars())
+    return folder
+
+
+def says(*words: object) -> str:
+    done = CliRunner().invoke(main, ["prior", *map(str, words)], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def refuses(*words: object) -> str:
+    done = CliRunner().invoke(main, ["prior", *map(str, words)], env={"COLUMNS": "200"})
+    assert done.exit_code == 1, done.output
+    sentence = done.output.strip()  # a progress bar leaves an empty line
+    assert sentence.startswith("Error: ")
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_train_then_show(public: Path, tmp_path: Path) -> None:
+    out = tmp_path / "priors" / "vae"
+    said = says("train", "vae", "--public", public, "--out", out, "--set", "steps=5", *TINY)
+    assert "3 numbers, 2 Gaussian(s)" in said
+    sheet = (out / "samples.png").read_bytes()
+    (out / "samples.png").unlink()
+    assert says("show", out) == said
+    assert sha256_of_prior(out) in said
+    assert str(out / "samples.png") in said.replace("│\n│", "")
+    assert (out / "samples.png").read_bytes() == sheet
+    assert "seed" in said
+    assert "dcgan" in says("kinds")
+
+
+def test_a_training_that_is_stopped_or_killed_goes_on(public: Path, tmp_path: Path, forker: Forker) -> None:
+    words = ["prior", "train", "vae", "--public", public, "--set", "steps=200", *TINY]
+
+    def start(out: Path) -> Process:
+        return forker.start("attacker", [*words, "--out", out], log=tmp_path / "log", folder=tmp_path, environment={})
+
+    def wait_for(change: float, process: Process) -> float:
+        """Until a checkpoint newer than `change` is there; when it was written."""
+        state = tmp_path / "stopped" / "training.pt"
+        while process.poll() is None:
+            if state.exists() and state.stat().st_mtime_ns > change:
+                break
+            time.sleep(0.01)
+        return float(state.stat().st_mtime_ns)
+
+    assert start(tmp_path / "whole").wait() == 0
+    stopped = tmp_path / "stopped"
+    process = start(stopped)
+    first = wait_for(0, process)
+    process.kill(signal.SIGINT)
+    assert process.wait() == 1
+    assert f"Error: stopped; the same command resumes the training in {stopped}" in process.log
+    process = start(stopped)
+    wait_for(first, process)
+    process.kill(signal.SIGKILL)
+    process.wait()
+    assert not (stopped / "card.json").exists()
+    assert start(stopped).wait() == 0
+    assert sha256_of_prior(stopped) == sha256_of_prior(tmp_path / "whole")
+    assert len(json.loads((stopped / "training.json").read_text())["seconds"]) == 4
+
+
+def test_what_cannot_be_trained_is_one_sentence(public: Path, tmp_path: Path) -> None:
+    out = tmp_path / "prior"
+    assert "there is pca, vae, dcgan" in refuses("train", "flow", "--public", public, "--out", out)
+    assert "vae has the parameters latent" in refuses(
+        "train", "vae", "--public", public, "--out", out, "--set", "depth=3"
+    )
+    assert "holds no images.npy" in refuses("train", "pca", "--public", tmp_path, "--out", out)
+    assert "holds no image prior" in refuses("show", public)
+    says("train", "pca", "--public", public, "--out", out, "--quiet")
+    assert "holds another prior (pca): choose another --out" in refuses(
+        "train", "pca", "--public", public, "--out", out, "--seed", 1
+    )
+
+
+class Theirs(nn.Module):
+    """A user's generator (N, 3) -> (N, 1, 16, 12) between -1 and 1."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.dense, self.scale = nn.Linear(3, 16 * 12), scale
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.scale * self.dense(z).unflatten(1, SHAPE).tanh()
+
+
+def export(module: nn.Module, path: Path, *shape: int, free: bool = True) -> Path:
+    batch = ({0: torch.export.Dim("batch", min=1)},) if free else None
+    torch.export.save(torch.export.export(module, (torch.zeros(2, *shape),), dynamic_shapes=batch), path)
+    return path
+
+
+def test_a_generator_of_ones_own(public: Path, tmp_path: Path) -> None:
+    theirs = Theirs()
+    back = nn.Sequential(nn.Flatten(), nn.Linear(16 * 12, 3))
+    file, encoder = export(theirs, tmp_path / "g.pt2", 3), export(back, tmp_path / "e.pt2", *SHAPE)
+    out = tmp_path / "prior"
+    words = ("import", file, "--out", out, "--low", -1, "--encoder", encoder, "--public", public)
+    said = says(*words)
+    assert "(1, 16, 12) from -1 to 1" in said
+    prior = load_prior(out)
+    z, x = torch.randn(5, 3), bars(5)
+    torch.testing.assert_close(prior.decode(z), theirs(z))
+    torch.testing.assert_close(prior.encode(x), back(torch.from_numpy(x)))
+    assert len(prior.card.public_sha256) == 64
+    assert {"card.json", "samples.png"} < {path.name for path in out.iterdir()}
+    assert says(*words) == said  # the same again is left as it is
+    other = export(Theirs(), tmp_path / "other.pt2", 3)
+    assert "holds another prior (imported)" in refuses("import", other, "--out", out, "--low", -1)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".import")]
+
+
+def test_a_generator_that_is_none_is_one_sentence(public: Path, tmp_path: Path) -> None:
+    out, good = tmp_path / "prior", export(Theirs(), tmp_path / "g.pt2", 3)
+    assert "makes pixels from -" in refuses("import", good, "--out", out)  # between 0 and 1 is the default
+    assert "--low 1 must be below --high 1" in refuses("import", good, "--out", out, "--low", 1)
+    infinite = export(Theirs(float("inf")), tmp_path / "inf.pt2", 3)
+    assert "not finite" in refuses("import", infinite, "--out", out)
+    fixed = export(Theirs(), tmp_path / "fixed.pt2", 3, free=False)
+    assert "a prior maps float32 codes (N, m), N free" in refuses("import", fixed, "--out", out, "--low", -1)
+    classifier = export(nn.Linear(3, 2), tmp_path / "c.pt2", 3)
+    assert "a prior maps float32 codes (N, m)" in refuses("import", classifier, "--out", out)
+    assert "the encoder of this generator maps images (1, 16, 12) to codes (3,)" in refuses(
+        "import", good, "--out", out, "--low", -1, "--encoder", good
+    )
+    (tmp_path / "text.pt2").write_text("no archive")
+    assert "text.pt2" in refuses("import", tmp_path / "text.pt2", "--out", out)
+    np.save(public / "images.npy", np.zeros((3, 1, 8, 8), np.float32))
+    assert "the generator makes (1, 16, 12)" in refuses("import", good, "--out", out, "--low", -1, "--public", public)
+    assert not out.exists()
+
+
+def test_a_run_is_handed_its_prior(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        main, ["run", "numeric", "--prior", str(tmp_path), "--out", str(tmp_path / "run")], env={"MIRAGE_KEY": "k"}
+    )
+    assert done.exit_code == 1
+    assert "numeric uses no image prior: leave --prior out" in done.output
