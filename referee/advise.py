@@ -194,7 +194,7 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
 
 
 def _plan(card: Card, handed: HandedOver, rows: int) -> Plan:
-    """For each contract its attack, and the floor: the best of as many draws of the prior."""
+    """For each contract its attack, and the best of as many draws of the prior."""
     victim = Victim(card.name, "", handed.split.name)
     cells = []
     for offer in OFFERS:
@@ -289,6 +289,7 @@ def _campaign(
             "The model was attacked as a copy, behind a server of its own: the ledger in --root is as it was.",
         ],
         versions=versions(),
+        floor_methods=frozenset(),  # the best random images take answers to choose, and are within anybody's reach
     )
 
 

@@ -1,8 +1,12 @@
 """What the cells of an advice run say in words: what each contract gives away at which budget, and which one to take.
 
-A contract gives away the model's classes where the whole interval of its attack lies above every floor: the best of as
-many random images, an image that asks nothing, chance. It also gives away what any stricter contract does: who gets
-scores has the label too.
+    nothing   share recognised of images that ask nothing, chance among them: the floor of what a contract gives away
+    draws     share of the best of as many random images of the public data; to choose them takes the model's answers,
+              so that they give something away, and an attack is worth something where it beats them
+    attack    share of the contract's attack
+
+A contract gives away the model's classes where the whole interval of the better of the last two lies above `nothing`,
+and whatever a stricter contract gives away: who gets scores has the label too.
 """
 
 from __future__ import annotations
@@ -24,19 +28,25 @@ _FEW = 10  # classes, below which only large differences can be told
 
 @dataclass(frozen=True)
 class Step:
-    """After `rows` queries for each class: the share that the attack's images are recognised, and that of the floor.
-
-    `draws` is the best of as many random images of the public data; `floor` the highest of all floors, with it.
-    """
+    """After `rows` queries for each class: shares of images that are recognised, see the top of this module."""
 
     rows: int
     attack: Interval
-    draws: float
-    floor: float
+    draws: Interval
+    nothing: float
+
+    @property
+    def best(self) -> Interval:
+        """The better of the attack and the random images: what somebody with the key can have."""
+        return max(self.attack, self.draws, key=lambda share: share.value)
 
     @property
     def leaks(self) -> bool:
-        return self.attack.low > self.floor
+        return self.best.low > self.nothing
+
+    @property
+    def beats_draws(self) -> bool:
+        return self.attack.low > max(self.draws.value, self.nothing)
 
 
 @dataclass(frozen=True)
@@ -67,38 +77,37 @@ class Finding:
         if not self.steps:
             return f"{with_it} nothing can be said: {self.lacking}."
         step = self.last
-        found, draws = f"{step.attack.value:.0%}", f"{step.draws:.0%}"
-        spread = f"95% interval {step.attack.low:.0%} to {step.attack.high:.0%}"
-        if step.leaks:
+        price, found, draws = f"{_queries(step.rows)} a class", _share(step.attack), f"{step.draws.value:.0%}"
+        random = "the best of as many random images of the public data"
+        if step.beats_draws:
             return (
-                f"{with_it} {_queries(step.rows)} a class give images of which {found} are recognised ({spread}),"
-                f" against {draws} for the best of as many random images of the public data." + self._onset()
+                f"{with_it} {price} give images of which {found} are recognised, against {draws} for {random}."
+                + self._onset()
             )
-        floor = f"{draws} for the best of as many random images of the public data"
-        if step.floor > step.draws:
-            floor += f" and {step.floor:.0%} for an image that asks nothing"
-        if step.attack.value <= step.floor:
-            return (
-                f"{with_it} the attack does no better than its floor: after {_queries(step.rows)} a class {found} of"
-                f" its images are recognised ({spread}), against {floor}."
-            )
-        few = f"; with {self.classes} classes only a large difference could be" if self.classes < _FEW else ""
+        does = "does no better than" if step.attack.value <= step.draws.value else "is not told apart from"
+        few = "; with so few classes only a large difference could be" if self.classes < _FEW else ""
+        said = (
+            f"{with_it} the attack {does} {random}: {found} of its images are recognised after {price}, against"
+            f" {draws}{few}."
+        )
+        if not step.leaks:
+            return f"{said} Of images that ask nothing {step.nothing:.0%} are recognised: nothing is seen to leak."
         return (
-            f"{with_it} {_queries(step.rows)} a class give images of which {found} are recognised ({spread}), against"
-            f" {floor}: that is not told apart from the floor{few}."
+            f"{said} Still the contract gives something away: to choose among random images takes the model's answers"
+            f" too, and of images that ask nothing {step.nothing:.0%} are recognised." + self._onset()
         )
 
     def _onset(self) -> str:
+        """From which budget on it leaks, where several were tried."""
         first = self.first_leak
         assert first is not None
         place = self.steps.index(first)
-        if not place:
-            return f" So do {_queries(first.rows)} already ({first.attack.value:.0%})." if len(self.steps) > 1 else ""
-        before = self.steps[place - 1]
-        return (
-            f" It takes {_queries(first.rows)}: after {before.rows:,} the attack is not told apart from its floor"
-            f" ({before.attack.value:.0%} against {before.floor:.0%})."
-        )
+        if place:
+            before = self.steps[place - 1]
+            return f" After {_queries(before.rows)} a class nothing is seen to leak yet ({before.best.value:.0%})."
+        if len(self.steps) > 1:
+            return f" After {_queries(first.rows)} a class it is {first.best.value:.0%} already."
+        return ""
 
 
 @dataclass(frozen=True)
@@ -110,11 +119,11 @@ class Advice:
 
 
 def find_leak(attack: Cell | None, draws: Cell | None, contract: str, *, asks_nothing: float, rows: int) -> Finding:
-    """What a contract gives away, from its attack and its floor of random images, at each rung up to `rows` a class.
+    """What a contract gives away, from its attack and the choice among random images, at rungs up to `rows` a class.
 
-    `asks_nothing` is the highest share of floors that ask nothing, chance among them.
+    `asks_nothing` is the highest share of images that ask nothing, chance among them.
     """
-    for cell, what in ((attack, "the attack"), (draws, "its floor of random images")):
+    for cell, what in ((attack, "the attack"), (draws, "the choice among random images")):
         if cell is None:
             return Finding(contract, "", 0, lacking=f"{what} was not run")
         known = (contract, cell.method, len(cell.targets))
@@ -127,11 +136,10 @@ def find_leak(attack: Cell | None, draws: Cell | None, contract: str, *, asks_no
     assert draws is not None
     steps = []
     for budget in [*(rung for rung in range(1, rows) if on_ladder(rung)), rows]:
-        found, floor = _at(attack, budget), _at(draws, budget)
-        if found is not None and floor is not None:
-            best = float(floor.mean())
-            interval = clustered_interval(found, attack.targets)
-            steps.append(Step(budget, interval, best, max(best, asks_nothing)))
+        found, drawn = _at(attack, budget), _at(draws, budget)
+        if found is not None and drawn is not None:
+            shares = clustered_interval(found, attack.targets), clustered_interval(drawn, draws.targets)
+            steps.append(Step(budget, *shares, asks_nothing))
     lacking = "" if steps else f"the attack ({attack.method}) has no image after {_queries(rows)} a class"
     return Finding(contract, attack.method, len(attack.targets), tuple(steps), lacking)
 
@@ -144,50 +152,53 @@ def sentences(findings: Sequence[Finding]) -> list[str]:
         if not (finding.steps and finding.last.leaks):
             stricter = [other for other in findings[place + 1 :] if other.steps and other.last.leaks]
             if stricter:
-                sentence += f" Yet it tells all that {stricter[0].contract} tells, which gives away more."
+                sentence += f" Yet it tells all that {stricter[0].contract} tells, which does leak."
         said.append(sentence)
     return said
 
 
 def advise_in_words(findings: Sequence[Finding]) -> Advice:
-    """The most useful contract that is not told apart from its floor: `findings` go from the most useful to the
-    strictest contract.
+    """The most useful contract from which on nothing is seen to leak: `findings` go from the most useful contract to
+    the strictest.
     """
-    if not any(finding.steps for finding in findings):
+    measured = [finding for finding in findings if finding.steps]
+    if not measured:
         return Advice(None, "No attack has a result, so no contract can be advised.")
     safe = len(findings)
     while safe and findings[safe - 1].steps and not findings[safe - 1].last.leaks:
         safe -= 1
     if safe == len(findings):
-        return Advice(None, _no_contract(findings[-1]))
+        return Advice(None, _no_contract(findings))
     chosen = findings[safe]
     budget = f"{_queries(chosen.last.rows)} a class ({chosen.last.rows * chosen.classes:,} in all)"
     if not safe:
-        sentence = f"Take {chosen.contract}: at {budget} no contract gave away more than its floor."
-    else:
-        worse = findings[safe - 1]
-        but = f"{worse.contract} gave away more" if worse.steps else f"of {worse.contract} nothing is known"
-        sentence = f"Take {chosen.contract}: at {budget} its attack was not told apart from the floor, and {but}."
-    return Advice(safe, sentence)
+        return Advice(0, f"Take {chosen.contract}: within {budget} no contract is seen to leak.")
+    more = findings[safe - 1]
+    but = (
+        f"with {more.contract} it is {more.last.best.value:.0%} of the classes"
+        if more.steps
+        else (f"of {more.contract} nothing is known")
+    )
+    return Advice(safe, f"Take {chosen.contract}: within {budget} it is not seen to leak, and {but}.")
 
 
-def _no_contract(strictest: Finding) -> str:
+def _no_contract(findings: Sequence[Finding]) -> str:
     """Even the strictest contract leaks, or has no result: what is left to do."""
+    strictest = findings[-1]
     if not strictest.steps:
         return f"No contract can be advised: of {strictest.contract}, the strictest one, nothing is known."
+    said = f"No contract is safe at {_queries(strictest.last.rows)} a class: even {strictest.contract} gives away"
+    said += f" {strictest.last.best.value:.0%} of the classes"
     first = strictest.first_leak
     assert first is not None
-    quiet = [step for step in strictest.steps if step.rows < first.rows]
-    if not quiet:
+    if quiet := [step.rows for step in strictest.steps if step.rows < first.rows]:
         return (
-            f"No contract is safe at any budget that was tried: even with {strictest.contract},"
-            f" {_queries(first.rows)} a class are enough. Defend the model itself, or do not host it."
+            f"{said}. Take {strictest.contract} with a budget of {_queries(quiet[-1])} a class"
+            f" ({quiet[-1] * strictest.classes:,} in all), after which nothing was seen to leak yet."
         )
-    most = quiet[-1].rows
     return (
-        f"No contract is safe at {_queries(strictest.last.rows)} a class. Take {strictest.contract} with a smaller"
-        f" budget: after {_queries(most)} a class ({most * strictest.classes:,} in all) its attack was not told apart"
-        " from the floor."
+        f"{said}, and {_queries(first.rows)} a class were enough for {first.best.value:.0%}. If it must be hosted, take"
+        f" {strictest.contract} with as small a budget as will do, or defend the model itself."
     )
 
 
@@ -204,3 +215,7 @@ def _became(cell: Cell) -> str:
 
 def _queries(rows: int) -> str:
     return f"{labels.count(rows)} queries"
+
+
+def _share(share: Interval) -> str:
+    return f"{share.value:.0%} (95% interval {share.low:.0%} to {share.high:.0%})"

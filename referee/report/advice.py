@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import chain
 
 from referee.advise_words import Advice, Finding, sentences
-from referee.metrics import Interval
 from referee.report import charts, labels
 from referee.report.sections import Chart, Section, Table
 from referee.report.summary import Figure
@@ -27,10 +26,12 @@ def advice_sections(
     """
     measured = [finding for finding in findings if finding.steps]
     table = Table(
-        ["Contract", "Queries a class", "Recognised [95%]", "Best of as many random images", "Leaks"],
+        ["Contract", "Queries a class", "Attack [95%]", "Best random images [95%]", "Beats them", "Leaks"],
         list(chain.from_iterable(_rows(finding) for finding in measured)),
-        note="Leaks: the whole interval lies above every floor. Intervals are over classes. Of held-out real photos"
-        f" {ceiling:.0%} are recognised; of images that ask nothing, at most {asks_nothing:.0%}.",
+        note="Share of classes whose image is recognised; intervals are over classes. Best random images: of as many as"
+        " there are queries, drawn from the same prior, those that the model likes most. Beats them: the attack's whole"
+        " interval lies above. Leaks: the whole interval of the better of the two lies above the floor, which asks"
+        f" nothing ({asks_nothing:.0%}). Of held-out real photos {ceiling:.0%} are recognised.",
     )
     told = Section(
         "What each contract gives away",
@@ -51,7 +52,9 @@ def leak_figures(findings: Sequence[Finding], names: Sequence[str]) -> list[Figu
             Figure(
                 f"advise/{name}/{step.rows}/recognised", step.attack.value, low=step.attack.low, high=step.attack.high
             ),
-            Figure(f"advise/{name}/{step.rows}/random_images", step.draws),
+            Figure(
+                f"advise/{name}/{step.rows}/random_images", step.draws.value, low=step.draws.low, high=step.draws.high
+            ),
         )
     ]
 
@@ -62,7 +65,8 @@ def _rows(finding: Finding) -> list[list[str]]:
             finding.contract if not place else "",
             labels.count(step.rows),
             labels.interval(step.attack),
-            labels.ratio(step.draws, 3),
+            labels.interval(step.draws),
+            "yes" if step.beats_draws else "no",
             "yes" if step.leaks else "no",
         ]
         for place, step in enumerate(finding.steps)
@@ -70,11 +74,11 @@ def _rows(finding: Finding) -> list[list[str]]:
 
 
 def _charts(findings: Sequence[Finding], floor: float) -> list[Chart]:
-    """A chart for each contract, its attack beside its floor of random images; all have the same axes."""
+    """A chart for each contract, its attack beside the best random images; all have the same axes."""
     panels = []
     for finding in findings:
         rows = tuple(float(step.rows) for step in finding.steps)
-        draws = tuple(Interval(step.draws, step.draws, step.draws) for step in finding.steps)
+        draws = tuple(step.draws for step in finding.steps)
         attack = charts.Series(finding.method, 0, rows, tuple(step.attack for step in finding.steps))
         panels.append(charts.Panel(finding.contract, (attack, charts.Series("random images", 1, rows, draws))))
     drawn = charts.success(panels, floor, noun="classes", each="class")
