@@ -34,7 +34,7 @@ from attacker.priors.rounds import Draws, unit_images, work_through
 
 __all__ = ["DCGAN"]
 
-_BETAS = (0.5, 0.999)  # of Adam, as in the paper
+_BETAS = (0.0, 0.9)  # of Adam
 _PASSES = 20  # batches that give the averaged generator its batch statistics
 
 
@@ -57,9 +57,9 @@ class DCGAN:
     latent: int = 32
     steps: int = 2000
     batch_size: int = 32
-    learning_rate: float = 2e-4
-    critic_rate: float = 2e-4
-    width: int = 16
+    learning_rate: float = 4e-4
+    critic_rate: float = 8e-4
+    width: int = 128
     average: float = 0.995
     shift: float = 0.125
     mirrored: bool = True
@@ -75,7 +75,7 @@ class DCGAN:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             G = Generator(self.latent, shape, self.width, low=learning.low, high=learning.high)
-            D = _critic(shape, self.width)
+            D = _Critic(shape, self.width)
         E = copy.deepcopy(G)
         networks = nn.ModuleList((G, D, E)).to(device).to(memory_format=torch.channels_last).train()
         for_g = torch.optim.Adam(G.parameters(), self.learning_rate, betas=_BETAS)
@@ -143,15 +143,24 @@ class DCGAN:
             raise ValueError(f"shift={self.shift} must lie between 0 and 0.5: it is a share of a side")
 
 
-def _critic(shape: tuple[int, ...], w: int) -> nn.Sequential:
-    """n convolutions that halve the side, with spectral norm and leaky ReLU; one number at the end."""
-    n = doublings(shape)
-    blocks: list[nn.Module] = []
-    for a, b in pairwise((shape[0], *reversed(widths(n, w)))):
-        blocks += [spectral_norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
-    return nn.Sequential(
-        *blocks, nn.Flatten(), spectral_norm(nn.Linear(b * (shape[1] // 2**n) * (shape[2] // 2**n), 1))
-    )
+class _Critic(nn.Sequential):
+    """n convolutions that halve the side, with spectral norm and leaky ReLU; one number at the end.
+
+    Pixels go in between -1 and 1: spectral norm bounds how much that number changes with the image, and between 0 and 1
+    the critic tells images apart half as well.
+    """
+
+    def __init__(self, shape: tuple[int, ...], w: int) -> None:
+        n = doublings(shape)
+        blocks: list[nn.Module] = []
+        for a, b in pairwise((shape[0], *reversed(widths(n, w)))):
+            blocks += [spectral_norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
+        last = nn.Linear(b * (shape[1] // 2**n) * (shape[2] // 2**n), 1)
+        super().__init__(*blocks, nn.Flatten(), spectral_norm(last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        told: Tensor = super().forward(2 * x - 1)
+        return told
 
 
 @torch.no_grad()

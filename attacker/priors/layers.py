@@ -29,8 +29,8 @@ def doublings(shape: tuple[int, ...]) -> int:
 
 
 def widths(n: int, w: int) -> list[int]:
-    """Channels from the widest block, of the smallest side, to w."""
-    return [w * 2**k for k in reversed(range(n))]
+    """Channels from the smallest side to the last block before the image."""
+    return [max(w >> k, 1) for k in range(n)]
 
 
 class Residual(nn.Module):
@@ -75,8 +75,8 @@ class Generator(nn.Module):
         for a, b in pairwise(wide):
             blocks += [Residual(a)] if residual else []
             blocks += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(_SLOPE)]
-        blocks += [Residual(w)] if residual else []
-        self.blocks = nn.Sequential(*blocks, nn.ConvTranspose2d(w, shape[0], 4, 2, 1))
+        blocks += [Residual(wide[-1])] if residual else []
+        self.blocks = nn.Sequential(*blocks, nn.ConvTranspose2d(wide[-1], shape[0], 4, 2, 1))
 
     def unit(self, z: Tensor) -> Tensor:
         """Images in [0, 1]."""

@@ -42,7 +42,7 @@ class VAE:
     With `mirrored` an image is exchanged left and right every second time, which suits faces and not digits.
 
     Differences from the reference: batch norm before each convolution of a residual block, fewer channels (`width`
-    after the first convolution), and codes drawn from the fitted mixture.
+    on the smallest side), and codes drawn from the fitted mixture.
     """
 
     kind: ClassVar[str] = "variational autoencoder"
@@ -52,8 +52,8 @@ class VAE:
     steps: int = 1000
     batch_size: int = 32
     learning_rate: float = 1e-3
-    width: int = 16
-    beta: float = 0.5
+    width: int = 64
+    beta: float = 0.25
     components: int = 10
     mirrored: bool = True
 

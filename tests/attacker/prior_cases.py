@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["SHAPE", "bars", "distance"]
+__all__ = ["PLACES", "SHAPE", "bars", "distance", "which"]
 
-SHAPE = (1, 16, 12)  # no power of two, and not square
+SHAPE = (1, 17, 16)  # no power of two, and not square
+PLACES = 3
 
 
 def bars(n: int = 64, seed: int = 0) -> np.ndarray:
-    """Images (n, 1, 16, 12): a bar of 4 columns, left, in the middle or right, on a dark ground with a little noise."""
+    """Images (n, 1, 17, 16): a bar of 5 columns, left, in the middle or right, on a dark ground with a little noise."""
     draw = np.random.default_rng(seed)
-    x = draw.uniform(0.0, 0.05, (n, *SHAPE))
-    for image, place in zip(x, draw.integers(0, 3, n), strict=True):
-        image[..., 4 * place : 4 * place + 4] += 0.9
-    return np.asarray(x, np.float32)
+    return np.asarray(_ideal()[draw.integers(0, PLACES, n)] + draw.uniform(-0.02, 0.02, (n, *SHAPE)), np.float32)
 
 
 def distance(images: np.ndarray) -> float:
     """Root mean square distance of images to the nearest image without noise."""
-    ideal = np.full((3, *SHAPE), 0.025, np.float32)
-    for place in range(3):
-        ideal[place, ..., 4 * place : 4 * place + 4] += 0.9
-    each = ((images[:, None] - ideal[None]) ** 2).mean((2, 3, 4)).min(1)
-    return float(np.sqrt(each.mean()))
+    return float(np.sqrt(_errors(images).min(1).mean()))
+
+
+def which(images: np.ndarray) -> set[int]:
+    """The places of the bars on images."""
+    return set(_errors(images).argmin(1).tolist())
+
+
+def _ideal() -> np.ndarray:
+    images = np.full((PLACES, *SHAPE), 0.05)
+    for place in range(PLACES):
+        images[place, ..., 5 * place : 5 * place + 5] = 0.95
+    return images
+
+
+def _errors(images: np.ndarray) -> np.ndarray:
+    return np.asarray(((images[:, None] - _ideal()[None]) ** 2).mean((2, 3, 4)))

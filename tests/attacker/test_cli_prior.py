@@ -105,11 +105,11 @@ def test_what_cannot_be_trained_is_one_sentence(public: Path, tmp_path: Path) ->
 
 
 class Theirs(nn.Module):
-    """A user's generator (N, 3) -> (N, 1, 16, 12) between -1 and 1."""
+    """A user's generator (N, 3) -> (N, 1, 17, 16) between -1 and 1."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
-        self.dense, self.scale = nn.Linear(3, 16 * 12), scale
+        self.dense, self.scale = nn.Linear(3, 17 * 16), scale
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return self.scale * self.dense(z).unflatten(1, SHAPE).tanh()
@@ -123,12 +123,12 @@ def export(module: nn.Module, path: Path, *shape: int, free: bool = True) -> Pat
 
 def test_a_generator_of_ones_own(public: Path, tmp_path: Path) -> None:
     theirs = Theirs()
-    back = nn.Sequential(nn.Flatten(), nn.Linear(16 * 12, 3))
+    back = nn.Sequential(nn.Flatten(), nn.Linear(17 * 16, 3))
     file, encoder = export(theirs, tmp_path / "g.pt2", 3), export(back, tmp_path / "e.pt2", *SHAPE)
     out = tmp_path / "prior"
     words = ("import", file, "--out", out, "--low", -1, "--encoder", encoder, "--public", public)
     said = says(*words)
-    assert "(1, 16, 12) from -1 to 1" in said
+    assert "(1, 17, 16) from -1 to 1" in said
     prior = load_prior(out)
     z, x = torch.randn(5, 3), bars(5)
     torch.testing.assert_close(prior.decode(z), theirs(z))
@@ -151,13 +151,13 @@ def test_a_generator_that_is_none_is_one_sentence(public: Path, tmp_path: Path) 
     assert "a prior maps float32 codes (N, m), N free" in refuses("import", fixed, "--out", out, "--low", -1)
     classifier = export(nn.Linear(3, 2), tmp_path / "c.pt2", 3)
     assert "a prior maps float32 codes (N, m)" in refuses("import", classifier, "--out", out)
-    assert "the encoder of this generator maps images (1, 16, 12) to codes (3,)" in refuses(
+    assert "the encoder of this generator maps images (1, 17, 16) to codes (3,)" in refuses(
         "import", good, "--out", out, "--low", -1, "--encoder", good
     )
     (tmp_path / "text.pt2").write_text("no archive")
     assert "text.pt2" in refuses("import", tmp_path / "text.pt2", "--out", out)
     np.save(public / "images.npy", np.zeros((3, 1, 8, 8), np.float32))
-    assert "the generator makes (1, 16, 12)" in refuses("import", good, "--out", out, "--low", -1, "--public", public)
+    assert "the generator makes (1, 17, 16)" in refuses("import", good, "--out", out, "--low", -1, "--public", public)
     assert not out.exists()
 
 
