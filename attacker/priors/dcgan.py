@@ -143,7 +143,7 @@ class DCGAN:
             raise ValueError(f"shift={self.shift} must lie between 0 and 0.5: it is a share of a side")
 
 
-class _Critic(nn.Sequential):
+class _Critic(nn.Module):
     """n convolutions that halve the side, with spectral norm and leaky ReLU; one number at the end.
 
     Pixels go in between -1 and 1: spectral norm bounds how much that number changes with the image, and between 0 and 1
@@ -151,15 +151,16 @@ class _Critic(nn.Sequential):
     """
 
     def __init__(self, shape: tuple[int, ...], w: int) -> None:
+        super().__init__()
         n = doublings(shape)
         blocks: list[nn.Module] = []
         for a, b in pairwise((shape[0], *reversed(widths(n, w)))):
             blocks += [spectral_norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
         last = nn.Linear(b * (shape[1] // 2**n) * (shape[2] // 2**n), 1)
-        super().__init__(*blocks, nn.Flatten(), spectral_norm(last))
+        self.layers = nn.Sequential(*blocks, nn.Flatten(), spectral_norm(last))
 
     def forward(self, x: Tensor) -> Tensor:
-        told: Tensor = super().forward(2 * x - 1)
+        told: Tensor = self.layers(2 * x - 1)
         return told
 
 

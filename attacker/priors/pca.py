@@ -70,7 +70,8 @@ class _Decode(nn.Module):
         self.register_buffer("U", U)
 
     def forward(self, z: Tensor) -> Tensor:
-        return (self.mean + z @ self.U).unflatten(1, self.shape)
+        images: Tensor = (self.mean + z @ self.U).unflatten(1, self.shape)
+        return images
 
 
 class _Encode(nn.Module):
