@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from click.testing import CliRunner
 from torch import nn
 
 from attacker.cli import main
 from attacker.priors.prior import load_prior, sha256_of_prior
+from referee import fence
 from tests.attacker.prior_cases import SHAPE, bars
 from tests.serving import Forker, Process
 
@@ -102,6 +107,20 @@ def test_what_cannot_be_trained_is_one_sentence(public: Path, tmp_path: Path) ->
     assert "holds another prior (pca): choose another --out" in refuses(
         "train", "pca", "--public", public, "--out", out, "--seed", 1
     )
+
+
+def test_behind_the_fence(public: Path, tmp_path: Path) -> None:
+    """A vae fits its codes with scikit-learn, which carries data sets and may count cores with a process of its own."""
+    data = Path(sklearn.__file__).parent / "datasets" / "data"
+    words = ["prior", "train", "vae", "--public", public, "--out", tmp_path / "prior", "--set", "steps=2", *TINY]
+    done = subprocess.run(
+        [sys.executable, fence.__file__, data, "--", "attacker", *words],
+        capture_output=True,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "prior" / "card.json").exists()
 
 
 class Theirs(nn.Module):
