@@ -102,7 +102,8 @@ def read_handed_over(card: Card, private: Path, public: Path) -> HandedOver:
         evaluation_test=held_out,
         published=tuple(range(len(photos), len(images))),
     )
-    return HandedOver(split, ImageSet(images, everybody, HANDED_OVER), len(photos), len(published))
+    credit = "Private photos and public images are those that the owner of the model handed over."
+    return HandedOver(split, ImageSet(images, everybody, HANDED_OVER, credit), len(photos), len(published))
 
 
 def _private(folder: Path, shape: Shape, classes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -187,18 +187,22 @@ def _no_contract(findings: Sequence[Finding]) -> str:
     strictest = findings[-1]
     if not strictest.steps:
         return f"No contract can be advised: of {strictest.contract}, the strictest one, nothing is known."
-    said = f"No contract is safe at {_queries(strictest.last.rows)} a class: even {strictest.contract} gives away"
-    said += f" {strictest.last.best.value:.0%} of the classes"
+    last, more = strictest.last, findings[0]
+    beside = f" (with {more.contract} {more.last.best.value:.0%})" if len(findings) > 1 and more.steps else ""
+    said = (
+        f"No contract is safe at {_queries(last.rows)} a class: even with {strictest.contract}"
+        f" {last.best.value:.0%} of the classes are recognised{beside}"
+    )
     first = strictest.first_leak
     assert first is not None
     if quiet := [step.rows for step in strictest.steps if step.rows < first.rows]:
         return (
-            f"{said}. Take {strictest.contract} with a budget of {_queries(quiet[-1])} a class"
+            f"{said}. Take {strictest.contract}, with a budget of {_queries(quiet[-1])} a class"
             f" ({quiet[-1] * strictest.classes:,} in all), after which nothing was seen to leak yet."
         )
     return (
-        f"{said}, and {_queries(first.rows)} a class were enough for {first.best.value:.0%}. If it must be hosted, take"
-        f" {strictest.contract} with as small a budget as will do, or defend the model itself."
+        f"{said}, and {_queries(first.rows)} a class were enough for {first.best.value:.0%}. Take {strictest.contract},"
+        " with as small a budget as will do, or defend the model itself."
     )
 
 
