@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BrepMI", "repulsion"]
 
-_REMEMBERED = 256  # points outside that are kept for each target
-_NEAR = 1.5  # a remembered point counts up to this many radii away
 _DRAWN = 100  # codes at a time
 
 
@@ -52,16 +50,17 @@ class BrepMI:
     What makes it cheaper than its authors, each with its own option; `compatible` sets them all to what the authors'
     code does:
 
-    first        "mean": the mean of the codes of all draws with the target's label, or where that is labelled otherwise
-                 the draw that is nearest to it; "draw": the first draw with the label. `pool` draws for each target
-                 are made for the mean.
+    first        "mean": the mean of the codes of all draws with the target's label, or, where that is labelled
+                 otherwise, the draw nearest to it; "draw": the first draw with the label. `pool` draws for each target
+                 are made for the mean, whether or not all have been seen
     fewest       points on the first sphere; they grow in proportion to the radius up to `points` (0: always `points`)
-    normalised   a step is R / 3 long, not R / 3 times the length of M, which is about 0.1 in 60 dimensions
-    reuse        points outside that were labelled before repel too, as long as they are near
-    stall        give a radius up after so many iterations (`iterations`) and grow it all the same
-    mass         codes stay where the prior has mass: at most `mass` times the root mean square distance from its centre
+    normalised   a step is R / 3 long, not R / 3 times the length of M, which is about a tenth in 60 dimensions
+    reuse        a point of somebody's sphere with the label of a target that no draw has shown is that one's first
+    iterations   at one radius, after which a target is given up (1,000 in the paper)
+    mass         codes stay where the prior has mass: at most `mass` times the root mean square distance from its
+                 centre, and a target is done when its radius exceeds that distance (0: free)
     clamp        each number of a code stays within that many standard deviations (0: free)
-    share        of the points must be inside before a radius grows
+    share        of the points that must be inside before a radius grows
     moves_only   rejected moves do not count as iterations
     """
 
@@ -70,7 +69,7 @@ class BrepMI:
     paper: ClassVar[str] = "Kahla et al., CVPR 2022"
 
     rows: int = 3000
-    draws: int = 500
+    draws: int = 150
     points: int = 32
     radius: float = 2.0
     growth: float = 1.3
@@ -81,7 +80,6 @@ class BrepMI:
     fewest: int = 8
     normalised: bool = True
     reuse: bool = True
-    stall: int = 10
     mass: float = 1.0
     clamp: float = 0.0
     share: float = 1.0
@@ -112,7 +110,7 @@ class BrepMI:
         for name in ("rows", "draws", "points", "radius", "longest", "iterations"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        for name in ("pool", "fewest", "stall", "mass", "clamp"):
+        for name in ("pool", "fewest", "mass", "clamp"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be below 0")
         if not self.growth > 1 or not 0 < self.share <= 1:
@@ -123,8 +121,8 @@ class BrepMI:
             raise ValueError(f"untargeted={self.untargeted} must be 0, or at most the number of targets, {T}")
 
 
-_COMPATIBLE: dict[str, Any] = {"first": "draw", "fewest": 0, "normalised": False, "reuse": False, "stall": 0}
-_COMPATIBLE |= {"mass": 0.0, "clamp": 1.5, "share": 29 / 32, "moves_only": True, "compatible": False}
+_COMPATIBLE: dict[str, Any] = {"first": "draw", "fewest": 0, "normalised": False, "reuse": False, "mass": 0.0}
+_COMPATIBLE |= {"clamp": 1.5, "share": 29 / 32, "iterations": 1000, "moves_only": True, "compatible": False}
 
 
 def repulsion(U: Tensor, outside: Tensor) -> Tensor:
@@ -145,17 +143,12 @@ class _Search:
         drawn, labels = self._draw()
         self._found = np.array([bool((labels == c).any()) for c in targets])
         if method.untargeted:
-            order = [
-                labels.tolist().index(c) if found else len(labels)
-                for c, found in zip(targets, self._found, strict=True)
-            ]
-            self._found &= np.argsort(np.argsort(order, kind="stable"), kind="stable") < method.untargeted
+            came = [np.append(labels, c).tolist().index(c) for c in targets]  # the draw that showed each
+            self._found &= np.argsort(np.argsort(came, kind="stable"), kind="stable") < method.untargeted
         self._z = torch.zeros(T, m)
         self._spent = np.zeros(T, np.int64)  # rows of each target, without its share of the draws
         self._R = torch.full((T,), method.radius)
         self._tried, self._count = np.zeros(T, np.int64), np.zeros(T, np.int64)  # at this radius; in all
-        self._far = torch.full((T, _REMEMBERED, m), torch.inf)  # points outside
-        self._next = np.zeros(T, np.int64)
         self.live = np.flatnonzero(self._found)
         self._start(drawn, labels)
 
@@ -178,56 +171,61 @@ class _Search:
 
     def _start(self, drawn: Tensor, labels: np.ndarray) -> None:
         """First points of the targets that were found."""
+        if not len(self.live):
+            return
         mine = [drawn[labels == c] for c in self._c[self.live]]
         if self._method.first == "draw":
-            self._z[self.live] = torch.stack([z[0] for z in mine]) if mine else self._z[self.live]
-            return
-        if not mine:
+            self._z[self.live] = torch.stack([z[0] for z in mine])
             return
         mean = torch.stack([z.mean(0) for z in mine])
         nearest = torch.stack([z[(z - z.mean(0)).norm(dim=1).argmin()] for z in mine])
-        kept = self._labels(mean[:, None])[:, 0]
-        self._spent[self.live] += 1
+        kept = torch.from_numpy(self._labels(mean, self.live) == self._c[self.live])
         self._z[self.live] = torch.where(kept[:, None], mean, nearest)
 
     def advance(self) -> None:
         """One iteration of every live target: its sphere, and then a larger radius or a step."""
         method, live = self._method, self.live
-        m = self._z.shape[1]
         z, R = self._z[live], self._R[live]
         N = self._points(R)
-        U = torch.randn(len(live), int(N.max()), m, generator=self._random)
+        U = torch.randn(len(live), int(N.max()), z.shape[1], generator=self._random)
         U /= U.norm(dim=2, keepdim=True)
         asked = torch.arange(U.shape[1]) < N[:, None]
-        points = self._kept(z[:, None] + R[:, None, None] * U)
-        inside = torch.zeros_like(asked)
-        inside[asked] = self._labels_of(points[asked], np.repeat(self._c[live], N.numpy()))
-        self._spent[live] += N.numpy()
-        grown = (inside.sum(1) >= method.share * N).numpy()
-        grown |= bool(method.stall) & (self._tried[live] >= method.stall)
-        outside = asked & ~inside
-        M = -(outside[..., None] * U).sum(1)
-        if method.reuse:
-            M += self._remembered(live, z, R)
-            self._remember(live, points, outside)
+        points = self._kept(z[:, None] + R[:, None, None] * U)[asked]
+        whose = np.repeat(live, N.numpy())
+        labels = self._labels(points, whose)
+        outside = torch.zeros_like(asked)
+        outside[asked] = torch.from_numpy(labels != self._c[whose])
+        grown = (outside.sum(1) <= (1 - method.share) * N).numpy()
+        M = repulsion(U, outside) * (U.shape[1] / N)[:, None]  # the mean over the N points that were asked
         length = M.norm(dim=1, keepdim=True)
-        M = M / length.clamp(min=1e-12) if method.normalised else M / N[:, None]
-        step = (R / 3).clamp(max=method.longest)[:, None] * M
+        if method.normalised:
+            M = M / length.clamp(min=1e-12)
         moving = np.flatnonzero(~grown & (length[:, 0] > 0).numpy())
         kept = np.zeros(len(live), bool)
         if len(moving):
-            to = self._kept(z[moving] + step[moving])
-            kept[moving] = self._labels_of(to, self._c[live[moving]])
-            self._spent[live[moving]] += 1
+            to = self._kept(z + (R / 3).clamp(max=method.longest)[:, None] * M)[moving]
+            kept[moving] = self._labels(to, live[moving]) == self._c[live[moving]]
             self._z[live[kept]] = to[torch.from_numpy(kept[moving])]
         self._count[live] += 1
         self._tried[live] += kept if method.moves_only else 1
         self._tried[live[grown]] = 0
         self._R[live[grown]] *= method.growth
-        ended = (self._tried[live] >= method.iterations) | (self._R[live] > self._largest()).numpy()
-        left = method.rows - (self._oracle.spent - self._before - self._spent.sum()) / len(self._c) - self._spent[live]
-        ended |= left < self._points(self._R[live]).numpy() + 1
-        self.live = live[~ended]
+        if method.reuse and not method.untargeted:
+            live = np.append(live, self._adopt(points, labels))
+        goes_on = (self._tried[live] < method.iterations) & (self._R[live] <= self._largest()).numpy()
+        share = (self._oracle.spent - self._before - self._spent.sum()) / len(self._c)  # of the draws
+        goes_on &= method.rows - share - self._spent[live] > self._points(self._R[live]).numpy()
+        self.live = live[goes_on]
+
+    def _adopt(self, points: Tensor, labels: np.ndarray) -> np.ndarray:
+        """Places of the targets that had no first point and have one now, among points with these labels."""
+        new = (
+            np.flatnonzero(~self._found & np.isin(self._c, labels)) if not self._method.untargeted else np.empty(0, int)
+        )
+        for t in new:
+            self._z[t] = points[np.flatnonzero(labels == self._c[t])[0]]
+        self._found[new] = True
+        return new
 
     def _largest(self) -> float:
         """The radius beyond which a sphere says nothing: it no longer lies where the prior has mass."""
@@ -250,25 +248,10 @@ class _Search:
             z = torch.where(length > method.mass, self._middle + away / length * method.mass * self._scale, z)
         return z
 
-    def _labels(self, z: Tensor) -> Tensor:
-        """Whether codes (live, k, m) have their targets' labels: (live, k) bool."""
-        return self._labels_of(z.flatten(0, 1), np.repeat(self._c[self.live], z.shape[1])).reshape(z.shape[:2])
-
-    def _labels_of(self, z: Tensor, c: np.ndarray) -> Tensor:
-        return torch.from_numpy(ask_codes(self._oracle, self._prior, z, c).decision() == c)
-
-    def _remembered(self, live: np.ndarray, z: Tensor, R: Tensor) -> Tensor:
-        """The sum of -u over the remembered points that are near, (live, m)."""
-        u = self._far[live] - z[:, None]
-        far = u.norm(dim=2, keepdim=True)
-        near = far <= _NEAR * R[:, None, None]
-        return -torch.where(near, u / far, 0).sum(1)
-
-    def _remember(self, live: np.ndarray, points: Tensor, outside: Tensor) -> None:
-        for place, (t, out) in enumerate(zip(live, outside, strict=True)):
-            new = points[place, out]
-            self._far[t, (self._next[t] + np.arange(len(new))) % _REMEMBERED] = new
-            self._next[t] += len(new)
+    def _labels(self, z: Tensor, whose: np.ndarray) -> np.ndarray:
+        """Labels (n,) of codes (n, m), asked for the targets in the places `whose` (n,)."""
+        self._spent += np.bincount(whose, minlength=len(self._c))
+        return ask_codes(self._oracle, self._prior, z, self._c[whose]).decision()
 
     def snapshot(self) -> Snapshot:
         """The codes as they are; the lowest image for a target that was not found."""

@@ -29,8 +29,9 @@ __all__ = ["RandomDraws"]
 class RandomDraws:
     """Draw `draws` images from the prior; keep for each target the one it scores highest, or the first with its label.
 
-    The prior is uniform noise over the legal range, or, with `prior`, draws of an image prior's codes, or, with `public`,
-    the images of `public`/images.npy (N, *input_shape) drawn with replacement. Every row serves all targets. Snapshots are taken at 100, 300, 1k, 3k, ...
+    The prior is uniform noise over the legal range, or, with `prior`, draws of an image prior's codes, or, with
+    `public`, the images of `public`/images.npy (N, *input_shape) drawn with replacement. Every row serves all targets.
+    Snapshots are taken at 100, 300, 1k, 3k, ...
     rows for each target and at the end; a target for which nothing was found yet has the lowest image, and `found` (T,)
     bool in the extras says so. A score that is withheld counts as 0.
     """

@@ -129,8 +129,8 @@ class Yoshimura(LatentDescent):
       charged too, hence `choose_every`. All sizes are tried with the same directions.
     - A prior without an encoder starts at the mean of 16 of its own draws.
     - The result is the code with the largest released score on the way, not the last one.
-    - Contracts that the paper leaves to later work: `attacker.attacks.latent.log_scores` says what a withheld score or a
-      score of 0 counts as. Where no perturbation changes an answer, a search stands still and tries all sizes again.
+    - Contracts that the paper leaves to later work: `attacker.attacks.latent.log_scores` says what a withheld score or
+      one of 0 counts as. Where no perturbation changes an answer, a search stands still and draws others.
     """
 
     needs: ClassVar[Needs] = Needs.SCORES
