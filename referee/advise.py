@@ -70,8 +70,10 @@ def _yoshimura(rows: int, **changes: Any) -> dict[str, Any]:
 
 
 def _brep_mi(rows: int) -> dict[str, Any]:
-    """At most half of the rows for first points, and so few that there is an image at the ladder's first rung."""
-    return {"rows": rows, "draws": rows // 2, "pool": min(90, rows // 4)}
+    """At most a quarter of the rows for first points; where every class appears soon, so few that there is an image at
+    the ladder's first rung.
+    """
+    return {"rows": rows, "draws": min(150, rows // 4), "pool": min(90, rows // 4)}
 
 
 OFFERS = (

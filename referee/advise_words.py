@@ -28,11 +28,14 @@ _FEW = 10  # classes, below which only large differences can be told
 
 @dataclass(frozen=True)
 class Step:
-    """After `rows` queries for each class: shares of images that are recognised, see the top of this module."""
+    """After `rows` queries for each class: shares of images that are recognised, see the top of this module; `gain` is
+    the attack's share less that of the random images, over the same classes.
+    """
 
     rows: int
     attack: Interval
     draws: Interval
+    gain: Interval
     nothing: float
 
     @property
@@ -46,7 +49,7 @@ class Step:
 
     @property
     def beats_draws(self) -> bool:
-        return self.attack.low > max(self.draws.value, self.nothing)
+        return self.gain.low > 0 and self.attack.low > self.nothing
 
 
 @dataclass(frozen=True)
@@ -136,10 +139,11 @@ def find_leak(attack: Cell | None, draws: Cell | None, contract: str, *, asks_no
     assert draws is not None
     steps = []
     for budget in [*(rung for rung in range(1, rows) if on_ladder(rung)), rows]:
-        found, drawn = _at(attack, budget), _at(draws, budget)
-        if found is not None and drawn is not None:
-            shares = clustered_interval(found, attack.targets), clustered_interval(drawn, draws.targets)
-            steps.append(Step(budget, *shares, asks_nothing))
+        if attack.marks.min() <= rows and draws.marks.min() <= rows:
+            found, drawn = _at(attack, budget), _at(draws, budget)
+            gain = found.astype(np.float64) - drawn  # both attack the same classes
+            share, of_draws, difference = (clustered_interval(each, attack.targets) for each in (found, drawn, gain))
+            steps.append(Step(budget, share, of_draws, difference, asks_nothing))
     lacking = "" if steps else f"the attack ({attack.method}) has no image after {_queries(rows)} a class"
     return Finding(contract, attack.method, len(attack.targets), tuple(steps), lacking)
 
@@ -201,15 +205,15 @@ def _no_contract(findings: Sequence[Finding]) -> str:
             f" ({quiet[-1] * strictest.classes:,} in all), after which nothing was seen to leak yet."
         )
     return (
-        f"{said}, and {_queries(first.rows)} a class were enough for {first.best.value:.0%}. Take {strictest.contract},"
-        " with as small a budget as will do, or defend the model itself."
+        f"{said}; after {_queries(first.rows)} it is {first.best.value:.0%} already. Take {strictest.contract}, with as"
+        " small a budget as will do, or defend the model itself."
     )
 
 
-def _at(cell: Cell, budget: int) -> np.ndarray | None:
-    """Who is recognised (T,) bool in the latest image that was paid for with `budget` rows a class; None before it."""
+def _at(cell: Cell, budget: int) -> np.ndarray:
+    """Who is recognised (T,) bool in the latest image that `budget` rows a class have paid for; nobody before it."""
     paid = np.flatnonzero(cell.marks <= budget)
-    return cell.top1[paid[-1]] if len(paid) else None
+    return cell.top1[paid[-1]] if len(paid) else np.zeros(len(cell.targets), bool)
 
 
 def _became(cell: Cell) -> str:

@@ -29,9 +29,10 @@ def advice_sections(
         ["Contract", "Queries a class", "Attack [95%]", "Best random images [95%]", "Beats them", "Leaks"],
         list(chain.from_iterable(_rows(finding) for finding in measured)),
         note="Share of classes whose image is recognised; intervals are over classes. Best random images: of as many as"
-        " there are queries, drawn from the same prior, those that the model likes most. Beats them: the attack's whole"
-        " interval lies above. Leaks: the whole interval of the better of the two lies above the floor, which asks"
-        f" nothing ({asks_nothing:.0%}). Of held-out real photos {ceiling:.0%} are recognised.",
+        " there are queries, drawn from the same prior, those that the model likes most. Beats them: the whole interval"
+        " of the difference, over the same classes, lies above 0. Leaks: the whole interval of the better of the two"
+        f" lies above the floor, which asks nothing ({asks_nothing:.0%}). Of held-out real photos {ceiling:.0%} are"
+        " recognised.",
     )
     told = Section(
         "What each contract gives away",

@@ -89,7 +89,7 @@ def test_where_every_contract_leaks_a_smaller_budget_is_named_or_none(found):
     assert "even with the label only 45% of the classes are recognised" in late.sentence
     assert "a budget of 300 queries a class (6,000 in all)" in late.sentence
     early = advise_in_words([found((8, 9), (1, 2), "the label only")])
-    assert "100 queries a class were enough for 40%" in early.sentence
+    assert "after 100 queries it is 40% already" in early.sentence
 
 
 def test_what_has_no_result_is_not_called_safe(found, make_cell, make_refused):
@@ -109,7 +109,7 @@ def test_what_has_no_result_is_not_called_safe(found, make_cell, make_refused):
 
 def test_few_classes_are_said_to_be_few():
     share = Interval(0.5, 0.2, 0.8)
-    step = Step(100, share, Interval(0.25, 0.0, 0.6), 0.25)
+    step = Step(100, share, Interval(0.25, 0.0, 0.6), Interval(0.25, -0.2, 0.7), 0.25)
     assert "with so few classes" in Finding("full scores", "m", 4, (step,)).sentence
 
 
