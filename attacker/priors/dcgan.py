@@ -44,8 +44,8 @@ class DCGAN:
     kept is the running average of G's weights, of the last 1 / (1 - `average`) steps or so.
 
     Before D looks, real and generated images are shifted alike by up to `shift` of a side, which hinders it from
-    learning a few images by heart (0.125, for some hundred). With `mirrored` an image is exchanged left and right every second time, which suits
-    faces and not digits.
+    learning a few images by heart (0.125, for some hundred). With `mirrored` an image is exchanged left and right
+    every second time, which suits faces and not digits.
 
     Differences from the reference: spectral norm in the critic in place of batch norm, the hinge loss, averaged
     weights, leaky ReLU in the generator too, a sigmoid at its end, fewer numbers in a code and fewer channels.
