@@ -35,7 +35,7 @@ def test_an_attack_that_beats_the_random_images_is_said_with_its_price(found):
     assert finding.sentence == (
         "With full scores, 1,000 queries a class give images of which 45% (95% interval 25% to 65%) are recognised,"
         " against 10% for the best of as many random images of the public data."
-        " After 300 queries a class nothing is seen to leak yet (5%)."
+        " After 300 queries a class it is 5%, not told apart from images that ask nothing."
     )
     assert [step.rows for step in finding.steps] == [100, 300, 1000]  # 300: the image that 98 rows had paid for
     assert finding.last.beats_draws
