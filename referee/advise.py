@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ from attacker.run import make_method
 from oracle_server.models.card import Card
 from oracle_server.models.neural import choose_device
 from oracle_server.models.repository import Repository
-from oracle_server.threat_model import Access, Contract
 from protos import archive
 from referee.advise_data import HandedOver, read_handed_over
+from referee.advise_offers import OFFERS
 from referee.advise_words import Finding, advise_in_words, find_leak, sentences
 from referee.atomic import write_atomically
 from referee.campaign import Plan, PlannedCell, Victim
@@ -37,7 +36,7 @@ from referee.report.advice import CAUTION, advice_sections, leak_figures
 from referee.results import Results
 from referee.run import run_cells, versions
 
-__all__ = ["LEAST_ACCURACY", "OFFERS", "Offer", "advise"]
+__all__ = ["LEAST_ACCURACY", "advise"]
 
 LEAST_ACCURACY = 0.6
 """Held-out accuracy of the evaluation network below which no advice is given."""
@@ -47,47 +46,6 @@ _MOST_LATENT, _ROWS_A_COMPONENT = 60, 16  # fewer components where there are few
 _CHANCE = "mean of the private classes"  # a floor of the tables that nobody outside could send
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Offer:
-    """A contract that may be offered: its short name, its name in words, the attack that tries it, and the attack's
-    parameters for so many rows a class.
-    """
-
-    name: str
-    words: str
-    contract: Contract
-    method: str
-    parameters: Callable[[int], dict[str, Any]]
-
-
-def _yoshimura(rows: int, **changes: Any) -> dict[str, Any]:
-    """Differences along each component, a row for each, where the paper's choice of a size costs hundreds a step; no
-    end before the budget's. Chosen on the people of att20 in exchanged roles.
-    """
-    return {"rows": rows, "estimator": "one_sided", "step": 0.5, "confidence": 1.0} | changes
-
-
-def _brep_mi(rows: int) -> dict[str, Any]:
-    """At most a quarter of the rows for first points; where every class appears soon, so few that there is an image at
-    the ladder's first rung.
-    """
-    return {"rows": rows, "draws": min(150, rows // 4), "pool": min(90, rows // 4)}
-
-
-OFFERS = (
-    Offer("full", "full scores", Contract(Access.SCORES), "yoshimura", _yoshimura),
-    Offer(
-        "top1_rounded",
-        "the largest score only, rounded to 0.1",
-        Contract(Access.SCORES, top_k=1, round_to=0.1),
-        "yoshimura",
-        partial(_yoshimura, size=1.0),  # under rounding a small probe changes nothing
-    ),
-    Offer("label", "the label only", Contract(Access.LABEL), "brep_mi", _brep_mi),
-)
-"""From the most useful contract to the strictest."""
 
 
 def advise(

@@ -16,7 +16,8 @@ from oracle_server.victims.digits import digits
 from oracle_server.victims.recipes import Recipe
 from oracle_server.victims.training import train_victim
 from protos.mirage.v1 import admin_pb2
-from referee.advise import OFFERS, advise
+from referee.advise import advise
+from referee.advise_offers import OFFERS
 from referee.cell import find
 from referee.cli_advise import advise_command
 
