@@ -108,8 +108,8 @@ class Finding:
         if place:
             before = self.steps[place - 1]
             return (
-                f" After {_queries(before.rows)} a class it is {before.best.value:.0%}, not told apart from images that ask"
-                " nothing."
+                f" After {_queries(before.rows)} a class it is {before.best.value:.0%}, not told apart from images that"
+                " ask nothing."
             )
         if len(self.steps) > 1:
             return f" After {_queries(first.rows)} a class it is {first.best.value:.0%} already."
@@ -205,7 +205,8 @@ def _no_contract(findings: Sequence[Finding]) -> str:
     if quiet := [step.rows for step in strictest.steps if step.rows < first.rows]:
         return (
             f"{said}. Take {strictest.contract}, with a budget of {_queries(quiet[-1])} a class"
-            f" ({quiet[-1] * strictest.classes:,} in all), after which it was not told apart from images that ask nothing."
+            f" ({quiet[-1] * strictest.classes:,} in all), after which it was not told apart from images"
+            " that ask nothing."
         )
     return (
         f"{said}; after {_queries(first.rows)} it is {first.best.value:.0%} already. Take {strictest.contract}, with as"
