@@ -50,6 +50,7 @@ class BrepMI:
     What makes it cheaper than its authors, each with its own option; `compatible` sets them all to what the authors'
     code does:
 
+    radius       of the first sphere (2 in the paper)
     first        "mean": the mean of the codes of all draws with the target's label, or, where that is labelled
                  otherwise, the draw nearest to it; "draw": the first draw with the label. `pool` draws for each target
                  are made for the mean, whether or not all have been seen
@@ -69,14 +70,14 @@ class BrepMI:
     paper: ClassVar[str] = "Kahla et al., CVPR 2022"
 
     rows: int = 3000
-    draws: int = 150
+    draws: int = 100
     points: int = 32
-    radius: float = 2.0
+    radius: float = 3.0
     growth: float = 1.3
     longest: float = 3.0
     iterations: int = 1000
     first: Literal["mean", "draw"] = "mean"
-    pool: int = 100
+    pool: int = 50
     fewest: int = 8
     normalised: bool = True
     reuse: bool = True
@@ -121,8 +122,9 @@ class BrepMI:
             raise ValueError(f"untargeted={self.untargeted} must be 0, or at most the number of targets, {T}")
 
 
-_COMPATIBLE: dict[str, Any] = {"first": "draw", "fewest": 0, "normalised": False, "reuse": False, "mass": 0.0}
-_COMPATIBLE |= {"clamp": 1.5, "share": 29 / 32, "iterations": 1000, "moves_only": True, "compatible": False}
+_COMPATIBLE: dict[str, Any] = {"radius": 2.0, "first": "draw", "fewest": 0, "normalised": False, "reuse": False}
+_COMPATIBLE |= {"mass": 0.0, "clamp": 1.5, "share": 29 / 32, "iterations": 1000, "moves_only": True}
+_COMPATIBLE |= {"compatible": False}
 
 
 def repulsion(U: Tensor, outside: Tensor) -> Tensor:

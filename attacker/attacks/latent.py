@@ -55,7 +55,8 @@ def mean_codes(prior: Prior, public: Path | None, oracle: Oracle, n: int, seed: 
             starts.append(prior.codes.draw(_AVERAGED, random).numpy())
     chosen = np.concatenate(starts)
     codes = prior.encode(chosen) if chosen.ndim > 2 else torch.from_numpy(chosen)
-    return codes.unflatten(0, (n, -1)).mean(1)
+    mean: Tensor = codes.unflatten(0, (n, -1)).mean(1)
+    return mean
 
 
 def log_scores(answer: Answer, labels: np.ndarray, round_to: float | None) -> np.ndarray:

@@ -195,23 +195,25 @@ class _Perturbed:
             s = torch.from_numpy(self._ask(z[:, None] + E, live)) - L[:, None]
             return least_squares(E, s)
         low, high = np.log10(_VARIANCES)
-        tried = [10 ** (power / 2) for power in np.linspace(low, high, self._method.sizes)]
+        tried = [float(10 ** (power / 2)) for power in np.linspace(low, high, self._method.sizes)]
         E = torch.stack([sigma * U for sigma in tried], 1)  # (n, sizes, M, m)
         rise = torch.from_numpy(self._ask((z[:, None, None] + E).flatten(1, 2), live))
         s = rise.unflatten(1, E.shape[1:3]) - L[:, None, None]
         g = least_squares(E.flatten(0, 1), s.flatten(0, 1)).unflatten(0, (n, -1))
         chosen = criterion(E, s, g).argmin(1)
-        self._sigma[live] = torch.tensor(tried)[chosen]
+        self._sigma[live] = torch.tensor(tried, dtype=torch.float32)[chosen]
         return g[torch.arange(n), chosen]
 
     def _differences(self, z: Tensor, live: np.ndarray, L: Tensor) -> Tensor:
         h, axes = self._method.size, torch.eye(z.shape[1])
         if self._method.estimator == "one_sided":
             up = torch.from_numpy(self._ask(z[:, None] + h * axes, live))
-            return ((up - L[:, None]) / h).float()
+            slope: Tensor = ((up - L[:, None]) / h).float()
+            return slope
         both = torch.from_numpy(self._ask(z[:, None] + h * torch.cat((axes, -axes)), live))
         up, down = both.chunk(2, 1)
-        return ((up - down) / (2 * h)).float()
+        slope = ((up - down) / (2 * h)).float()
+        return slope
 
     def _ask(self, z: Tensor, live: np.ndarray) -> np.ndarray:
         """L (n, k) at codes (n, k, m)."""
