@@ -30,7 +30,8 @@ from referee.campaign import Plan, PlannedCell, Victim
 from referee.cell import Cell
 from referee.judge import Judge
 from referee.metrics import recognise
-from referee.processes import OracleProcess, ProcessError, run_attacker
+from referee.priors import PlannedPrior, learn_priors
+from referee.processes import OracleProcess
 from referee.report import Campaign, Figure, Reference, write_report
 from referee.report.advice import CAUTION, advice_sections, leak_figures
 from referee.results import Results
@@ -106,17 +107,16 @@ def advise(
     )
     _claim(out, {"model": card.id, "archive": card.archive_sha256, "photos": handed.split.name, "mirror": mirror})
     results = Results(
-        _plan(card, handed, rows),
+        _plan(card, handed, rows, mirror),
         out.resolve(),
         device,
         judges={handed.split.name: judge},
-        priors={handed.split.name: out.resolve() / "attacker" / f"prior-{_latent(rows)}"},
         denied=[root.resolve(), private.resolve()],
     )
     _host(card, repository, results.repository)
     missing = [planned for planned in results.plan.cells if results.finished(planned) is None]
     if missing:
-        _learn_prior(results, rows, mirror, say, quiet)
+        learn_priors(results, say, quiet=quiet)
         say("starting the oracle server")
         with OracleProcess(results.root, "--device", device) as oracle:
             run_cells(results, missing, oracle.address, jobs, say, quiet)
@@ -165,9 +165,10 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(about) + "\n").encode())
 
 
-def _plan(card: Card, handed: HandedOver, rows: int) -> Plan:
+def _plan(card: Card, handed: HandedOver, rows: int, mirror: bool) -> Plan:
     """For each contract its attack, and the best of as many draws of the prior."""
     victim = Victim(card.name, "", handed.split.name)
+    prior = PlannedPrior(_PRIOR, _PRIOR, parameters={"latent": _latent(rows), "mirrored": mirror})
     cells = []
     for offer in OFFERS:
         draws = {"draws": rows * card.classes}
@@ -181,8 +182,9 @@ def _plan(card: Card, handed: HandedOver, rows: int) -> Plan:
                 seed=0,
                 public=method == "yoshimura",  # where its searches start
                 parameters=parameters,
+                prior=prior,
             )
-            make_method(method, cell.settings(), Path())
+            make_method(method, cell.settings(), Path(), prior=Path())
             cells.append(cell)
     return Plan(f"Which contract is safe for {card.id}?", "", (victim,), tuple(cells))
 
@@ -195,20 +197,6 @@ def _host(card: Card, source: Repository, target: Repository) -> None:
 
 def _latent(rows: int) -> int:
     return max(1, min(_MOST_LATENT, rows // _ROWS_A_COMPONENT))
-
-
-def _learn_prior(results: Results, rows: int, mirror: bool, say: Say, quiet: bool) -> None:
-    """Have a process of the attacker learn the prior from what was published; a finished one is left as it is."""
-    say("learning a prior from the public images")
-    victim = results.plan.victims[0]
-    folder = results.prior(results.plan.cells[0])
-    assert folder is not None
-    words = ["train", _PRIOR, "--public", str(results.public(victim.split)), "--out", str(folder)]
-    words += ["--set", f"latent={_latent(rows)}", "--set", f"mirrored={mirror}", "--device", "cpu"]
-    status, said = run_attacker(None, None, words, folder=folder, denied=results.denied, quiet=quiet, command="prior")
-    if status != 0:
-        last = said.strip().splitlines()[-1] if said.strip() else f"status {status}"
-        raise ProcessError(f"no prior was learned ({last}): see {folder / 'attacker.log'}")
 
 
 def _campaign(

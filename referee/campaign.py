@@ -8,13 +8,15 @@ seeds = [0]
                                    or "features": a network that predicts named features, which has no choice of
                                    architecture), joint (a table of numbers: the classifier is trained together with a
                                    network that inverts it)
+[priors.NAME]                      an image prior that is learned from what a cell's split publishes: kind, seed,
+                                   [priors.NAME.parameters]
 [contracts.NAME]                   the fields of a contract; several cells may share one
 [[cells]]                          victim (or a list of them), method, contracts = [...]; optional: name (the
-                                   method's), targets, public, seeds (in place of the campaign's), budget (rows, for
-                                   each key), [cells.parameters] and [cells.given], what is handed over: for deblurring
-                                   people (places, "10-29") and sigma (pixels); for inversion of somebody else's answers
-                                   photos (how many of each kind) and answers (names of contracts under which they were
-                                   asked)
+                                   method's), targets, public, prior, seeds (in place of the campaign's), budget (rows,
+                                   for each key), [cells.parameters], and [cells.given], what is handed over: for
+                                   deblurring people (places, "10-29") and sigma (pixels); for inversion of somebody
+                                   else's answers photos (how many of each kind) and answers (names of contracts under
+                                   which they were asked)
 [adversaries]                      lists of methods by name, for several experiments
 [[attributes]]                     attributes inferred from models of tables: see referee/attribute_plan.py
 
@@ -32,7 +34,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -46,6 +48,7 @@ from oracle_server.victims.splits import Split, split_named
 from referee.attribute_plan import Experiment, read_experiments
 from referee.figures import FIGURES
 from referee.given import check_given
+from referee.priors import PlannedPrior
 
 __all__ = ["CampaignError", "Kind", "Plan", "PlannedCell", "Public", "Victim", "read_plan"]
 
@@ -89,6 +92,7 @@ class PlannedCell:
     given: Mapping[str, Any] = field(default_factory=dict)
     asked: Mapping[str, Contract] = field(default_factory=dict)
     """The contracts by name under which a benign user asks for the answers that are given."""
+    prior: PlannedPrior | None = None
 
     @property
     def folder(self) -> str:
@@ -105,7 +109,8 @@ class PlannedCell:
     @property
     def described(self) -> dict[str, Any]:
         """What a finished cell says of how it was run."""
-        data = {"public": self.public} if isinstance(self.public, str) else {}
+        data: dict[str, Any] = {"public": self.public} if isinstance(self.public, str) else {}
+        data |= {"prior": self.prior.described} if self.prior else {}
         return dict(self.parameters) | ({"given": dict(self.given)} if self.given else {}) | data
 
     def settings(self) -> list[str]:
@@ -144,12 +149,14 @@ def _plan(text: dict[str, Any]) -> Plan:
     _only(
         text,
         "the campaign",
-        {"title", "figures", "seeds", "victims", "contracts", "cells", "attributes", "adversaries"},
+        {"title", "figures", "seeds", "victims", "priors", "contracts", "cells", "attributes", "adversaries"},
     )
     tables: dict[str, Any] = text if "attributes" not in text else {"victims": {}, "contracts": {}, "cells": []} | text
     victims = {name: _victim(name, values) for name, values in tables["victims"].items()}
     contracts = {name: Contract.from_dict(values) for name, values in tables["contracts"].items()}
-    cells = [cell for values in tables["cells"] for cell in _cells(values, victims, contracts, text.get("seeds", [0]))]
+    priors = {name: _prior(name, values) for name, values in text.get("priors", {}).items()}
+    known = _Known(victims, contracts, priors, text.get("seeds", [0]))
+    cells = [cell for values in tables["cells"] for cell in _cells(values, known)]
     if text.get("figures", "") not in ("", *FIGURES):
         raise ValueError(f"no figures {text['figures']!r}; there is {', '.join(FIGURES)}")
     names = [cell.folder for cell in cells]
@@ -192,11 +199,29 @@ def _split(name: str) -> Split | None:
         return None
 
 
-def _cells(
-    values: dict[str, Any], victims: dict[str, Victim], contracts: dict[str, Contract], seeds: list[int]
-) -> Iterator[PlannedCell]:
-    known = {"name", "victim", "method", "contracts", "targets", "public", "seeds", "budget", "parameters", "given"}
-    _only(values, "a cell", known)
+def _prior(name: str, values: dict[str, Any]) -> PlannedPrior:
+    _only(values, f"prior {name}", {"kind", "seed", "parameters"})
+    return PlannedPrior(name, **values)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What cells may name, and the seeds of those that name none."""
+
+    victims: dict[str, Victim]
+    contracts: dict[str, Contract]
+    priors: dict[str, PlannedPrior]
+    seeds: list[int]
+
+
+_CELL = frozenset(
+    {"name", "victim", "method", "contracts", "targets", "public", "prior", "seeds", "budget", "parameters", "given"}
+)
+
+
+def _cells(values: dict[str, Any], known: _Known) -> Iterator[PlannedCell]:
+    _only(values, "a cell", _CELL)
+    victims, contracts = known.victims, known.contracts
     method, label = values["method"], values.get("name", values["method"])
     if method not in METHODS:
         raise ValueError(f"cell {label}: no method {method!r}; there is {', '.join(METHODS)}")
@@ -207,7 +232,7 @@ def _cells(
         raise ValueError(f"cell {label}: {method} needs a [cells.given] table")
     if isinstance(values["victim"], list):
         for name in values["victim"]:  # the same cell for each, told apart by the name
-            yield from _cells(values | {"victim": name, "name": f"{label}@{name}"}, victims, contracts, seeds)
+            yield from _cells(values | {"victim": name, "name": f"{label}@{name}"}, known)
         return
     if values["victim"] not in victims:
         raise ValueError(f"cell {label}: no victim {values['victim']!r}; there is {', '.join(victims)}")
@@ -215,7 +240,10 @@ def _cells(
         raise ValueError(
             f"cell {label}: public = {values['public']!r} must be true, false, {' or '.join(map(str, _PUBLIC[2:]))}"
         )
-    victim, seeds = victims[values["victim"]], values.get("seeds", seeds)
+    if values.get("prior") not in (None, *known.priors):
+        raise ValueError(f"cell {label}: no prior {values['prior']!r}; there is {', '.join(known.priors) or 'none'}")
+    prior = known.priors[values["prior"]] if "prior" in values else None
+    victim, seeds = victims[values["victim"]], values.get("seeds", known.seeds)
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise ValueError(f"cell {label}: seeds = {seeds!r} must be a list of whole numbers, for example [0, 1]")
     handed = check_given(values["given"], _split(victim.split), list(contracts)) if given else {}
@@ -238,11 +266,13 @@ def _cells(
                 parameters=values.get("parameters", {}),
                 given=handed,
                 asked=asked,
+                prior=prior,
             )
-            make_method(method, cell.settings(), Path(), Path("answers.npz" if asked else "") if given else None)
+            handed_over = Path("answers.npz" if asked else "") if given else None
+            make_method(method, cell.settings(), Path(), handed_over, Path() if prior else None)
             yield cell
 
 
-def _only(values: dict[str, Any], what: str, known: set[str]) -> None:
-    if unknown := sorted(set(values) - known):
+def _only(values: dict[str, Any], what: str, known: Collection[str]) -> None:
+    if unknown := sorted(set(values).difference(known)):
         raise ValueError(f"{what} has no field {unknown[0]!r}; there is {', '.join(sorted(known))}")

@@ -16,6 +16,7 @@ from threading import Event
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from oracle_server.victims import cache
 from oracle_server.victims.data import DATA_ROOT_VARIABLE
 
 __all__ = ["STEAK_CSV", "OracleProcess", "ProcessError", "denied_folders", "run_attacker"]
@@ -142,7 +143,7 @@ def denied_folders() -> list[Path]:
         spec = importlib.util.find_spec(package)
         found += [Path(place) / part for place in (spec.submodule_search_locations or [])] if spec else []
     named = (os.environ.get(variable) for variable in (STEAK_CSV, DATA_ROOT_VARIABLE))
-    return found + [Path(place).resolve() for place in named if place]
+    return [*found, (cache.root() / "victims").resolve(), *(Path(place).resolve() for place in named if place)]
 
 
 def _status(process: subprocess.Popen[bytes]) -> int | None:

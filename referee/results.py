@@ -42,13 +42,11 @@ class Results:
         device: str,
         *,
         judges: Mapping[str, Judge] | None = None,
-        priors: Mapping[str, Path] | None = None,
         denied: Sequence[Path] = (),
     ) -> None:
-        """`judges` are at hand for some splits, by name: those of images that were handed over; `priors` are folders of
-        image priors that attacks on them are given. `denied` are more folders than the campaign's own.
+        """`judges` are at hand for some splits, by name: those of images that were handed over. `denied` are further
+        folders, beside the campaign's own.
         """
-        self._priors = dict(priors or {})
         self._judges: dict[str, Judge] = dict(judges or {})
         named = dict.fromkeys(victim.split for victim in plan.victims)
         why = {split: None if split in self._judges else absent(split) for split in named}
@@ -91,7 +89,9 @@ class Results:
 
     def prior(self, planned: PlannedCell) -> Path | None:
         """The folder of the image prior that a cell's attacker is given, if any."""
-        return self._priors.get(planned.victim.split)
+        if planned.prior is None:
+            return None
+        return planned.prior.folder(self.public(planned.victim.split), self.device)
 
     def attributes(self) -> list[Result]:
         """The results of the experiments on tables that are finished, in the campaign's order."""

@@ -29,6 +29,7 @@ from referee.cell_run import finish_cell
 from referee.figures import FIGURES, figures_of, trainings_of
 from referee.figures.attributes import PAPER
 from referee.hosted import host_victim
+from referee.priors import learn_priors
 from referee.processes import OracleProcess
 from referee.report import Campaign, Section, write_report
 from referee.report.attributes import attribute_sections
@@ -70,6 +71,7 @@ def run_campaign(
             host_victim(victim, results.repository, device)
     missing = [planned for planned in results.plan.cells if results.finished(planned) is None]
     if missing:
+        learn_priors(results, say, quiet=quiet)
         say("starting the oracle server")
         with OracleProcess(results.root, "--device", device) as oracle:
             run_cells(results, missing, oracle.address, jobs, say, quiet)

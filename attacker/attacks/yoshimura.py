@@ -202,18 +202,16 @@ class _Perturbed:
         g = least_squares(E.flatten(0, 1), s.flatten(0, 1)).unflatten(0, (n, -1))
         chosen = criterion(E, s, g).argmin(1)
         self._sigma[live] = torch.tensor(tried, dtype=torch.float32)[chosen]
-        return g[torch.arange(n), chosen]
+        best: Tensor = g[torch.arange(n), chosen]
+        return best
 
     def _differences(self, z: Tensor, live: np.ndarray, L: Tensor) -> Tensor:
         h, axes = self._method.size, torch.eye(z.shape[1])
         if self._method.estimator == "one_sided":
             up = torch.from_numpy(self._ask(z[:, None] + h * axes, live))
-            slope: Tensor = ((up - L[:, None]) / h).float()
-            return slope
-        both = torch.from_numpy(self._ask(z[:, None] + h * torch.cat((axes, -axes)), live))
-        up, down = both.chunk(2, 1)
-        slope = ((up - down) / (2 * h)).float()
-        return slope
+            return ((up - L[:, None]) / h).float()
+        up, down = torch.from_numpy(self._ask(z[:, None] + h * torch.cat((axes, -axes)), live)).chunk(2, 1)
+        return ((up - down) / (2 * h)).float()
 
     def _ask(self, z: Tensor, live: np.ndarray) -> np.ndarray:
         """L (n, k) at codes (n, k, m)."""
