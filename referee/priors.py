@@ -59,8 +59,8 @@ class PlannedPrior:
 
 def learn_priors(results: Results, say: Callable[[str], None], *, quiet: bool = True) -> None:
     """Have processes of the attacker learn what the campaign's cells search; a finished prior is left as it is."""
-    wanted = {(cell.victim.split, cell.prior): None for cell in results.plan.cells if cell.prior is not None}
-    for split, prior in wanted:
+    wanted = {(cell.victim.split, cell.prior.name): cell.prior for cell in results.plan.cells if cell.prior is not None}
+    for (split, _), prior in wanted.items():
         public = results.public(split)
         folder = prior.folder(public, results.device)
         if (folder / "card.json").exists():
