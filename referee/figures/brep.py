@@ -104,12 +104,9 @@ def _rivals(split: str, ways: dict[tuple[str, str], Way]) -> list[Figure]:
     found = []
     for key, name in names.items():
         if key in ways:
-            bound = {}
-            if split == _FACES and name == "top1_minus_best_of_n":
-                bound = {"at_least": 0.0, "whole": True}
-            if split == _FACES and name == "top1_minus_gmi_ce":
-                bound = {"at_least": -0.05, "whole": True}
-            found.append(difference(f"{place}/{name}", ours, ways[key], ROWS, **bound))  # type: ignore[arg-type]
+            least = {"top1_minus_best_of_n": 0.0, "top1_minus_gmi_ce": -0.05}.get(name) if split == _FACES else None
+            bound = {"at_least": least, "whole": least is not None}
+            found.append(difference(f"{place}/{name}", ours, ways[key], ROWS, **bound))
     if split == _FACES:
         for contract, name in (("full", "minus_inversion_network"), ("label", "minus_inversion_network_by_label")):
             if ("network", contract) in ways:
@@ -132,11 +129,11 @@ def _cheaper(ways: dict[tuple[str, str], Way]) -> list[Figure]:
         rows = rows_to(way, best)
         extra = {"recognition": best, "compatible_rows": paid, "rows": rows, "reached": rows is not None}
         if label == "brep":
-            name, bound = "brep/improved_over_compatible/rows", {"at_most": 0.5}
+            name, most = "brep/improved_over_compatible/rows", 0.5
         else:
-            name, bound = f"brep/options/{label.removeprefix('brep_')}/rows", {}
+            name, most = f"brep/options/{label.removeprefix('brep_')}/rows", None
         ratio = (rows if rows is not None else float(_marks(way)[-1])) / paid
-        found.append(Figure(name, ratio, unit="ratio of rows", extra=extra, **bound))
+        found.append(Figure(name, ratio, unit="ratio of rows", at_most=most, extra=extra))
     return found
 
 
@@ -174,8 +171,9 @@ def linear_cosine() -> Figure:
 def expected_cosine(points: int, m: int) -> float:
     """Cosine of the mean of -u over the unit vectors that lie outside a half-space through the centre with its normal.
 
-    Of N points, uniform on the unit sphere in m dimensions, k ~ Binomial(N, 1/2) lie outside; the sum of those has the normal part
-    k c, c = E|u_1| = Gamma(m/2) / (sqrt(pi) Gamma((m+1)/2)), and the squared length k + k (k - 1) c^2 in expectation.
+    Of N points, uniform on the unit sphere in m dimensions, k ~ Binomial(N, 1/2) lie outside. The sum of their vectors
+    has the normal part k c, c = E|u_1| = Gamma(m/2) / (sqrt(pi) Gamma((m+1)/2)), and the squared length
+    k + k (k - 1) c^2, both in expectation.
     Their ratio is averaged over k, with cosine 0 where k = 0.
     """
     c = float(np.exp(gammaln(m / 2) - gammaln((m + 1) / 2)) / np.sqrt(np.pi))
