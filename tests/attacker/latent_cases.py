@@ -1,0 +1,80 @@
+"""Priors whose images are their codes, and targets with known centres, for attacks that search a latent space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from attacker.priors.codes import Codes
+from attacker.priors.pca import _Decode, _Encode
+from attacker.priors.prior import Prior, PriorCard, save_prior
+from tests.toy import Contract, ToyOracle, softmax_regression
+
+__all__ = ["CENTRES", "SHAPE", "Balls", "M", "affine", "gaussian", "oracle", "regression", "save_affine", "two_lobes"]
+
+SHAPE, M = (1, 2, 3), 6  # of the images, of the codes
+_WIDE = 9.0  # pixels from -9 to 9, which nothing here reaches unless it is meant to
+CENTRES = np.array([[1.2, 0, 0, 0.5, 0, 0], [0, 1.3, 0, 0, 0, 0], [0, 0, -1.1, 0, 0.6, 0]])
+
+
+def affine(
+    axes: np.ndarray | None = None,
+    middle: float = 0.0,
+    codes: Codes | None = None,
+    *,
+    shape: tuple[int, ...] = SHAPE,
+    low: float = -_WIDE,
+    high: float = _WIDE,
+    encoder: bool = True,
+) -> Prior:
+    """middle + z axes, from axes (m, d); the image of a code is that code if none are given."""
+    U = torch.from_numpy(np.eye(M) if axes is None else axes).float()  # noqa: N806
+    mean, m = torch.full((U.shape[1],), middle), len(U)
+    card = PriorCard("pca", m, shape, low, high, "")
+    return Prior(card, _Decode(mean, U, shape), codes or Codes.standard(m), _Encode(mean, U) if encoder else None)
+
+
+def save_affine(folder: Path, axes: np.ndarray | None = None, *args: Any, **settings: Any) -> Path:
+    """The folder, with that prior in it."""
+    save_prior(affine(axes, *args, **settings), folder)
+    return folder
+
+
+def gaussian(mean: float, deviation: float) -> Codes:
+    """Codes with one mean and one standard deviation in every number."""
+    return Codes(torch.ones(1), torch.full((1, M), mean), deviation * torch.eye(M)[None])
+
+
+def oracle(model: nn.Module, contract: Contract | None = None, max_rows: int = 50) -> ToyOracle:
+    return ToyOracle(model, SHAPE, contract, max_rows=max_rows, low=-_WIDE, high=_WIDE)
+
+
+def regression(seed: int = 0, classes: int = 3, spread: float = 0.5) -> nn.Module:
+    """Softmax regression with random weights."""
+    return softmax_regression(np.random.default_rng(seed).normal(scale=spread, size=(classes, M)))
+
+
+class Balls(nn.Module):
+    """z_c = gain (r^2 - |x - centre_c|^2), and 0 for one more class, which is all that lies in no ball."""
+
+    def __init__(self, centres: np.ndarray = CENTRES, radius: float = 1.5, gain: float = 1.0) -> None:
+        super().__init__()
+        self.centres, self.radius, self.gain = torch.from_numpy(centres).float(), radius, gain
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        away = (x.flatten(1)[:, None] - self.centres).square().sum(2)
+        return self.gain * nn.functional.pad(self.radius**2 - away, (0, 1))
+
+
+def two_lobes() -> nn.Module:
+    """Class 0 where the first pixel is far from 0 on either side: the mean of its codes is of class 1."""
+
+    class Lobes(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.pad(x.flatten(1)[:, :1].abs() - 0.7, (0, 1))
+
+    return Lobes()
