@@ -1,4 +1,4 @@
-"""Figures of the demonstration: AT&T faces, softmax regression, attacks of 2015 and 2016."""
+"""Figures of the demonstration: AT&T faces, softmax regression, attacks of 2015 to 2022."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["figures", "trainings", "weight_error"]
 
 _SPLITS = range(10)  # random 7/3 splits for the test error
+_PRINTED = ("numeric", "numeric_small_probe", "equation_solving", "yoshimura", "brep_mi", "draws_of_prior")
 _SINGLE = (0, 13, 26)  # people whose reconstruction is timed one at a time
 
 
@@ -110,7 +111,7 @@ def _score_attacks(results: Results, cells: dict[str, Cell]) -> list[Figure]:
         found.append(_weight_error(results, cells["equation_solving/full"]))
     for cell in cells.values():
         method, _, contract = cell.name.partition("/")
-        if method in ("numeric", "numeric_small_probe", "equation_solving"):
+        if method in _PRINTED:
             seen = {"true_confidence": float(cell.confidence[-1].mean()), "rows": float(cell.rows_ledger)}
             found.append(rate(f"demo/{method}/{contract}/top1", cell.top1[-1], cell.targets, extra=seen))
     return found
