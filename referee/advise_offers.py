@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from oracle_server.threat_model import Access, Contract
@@ -25,18 +24,16 @@ class Offer:
     parameters: Callable[[int], dict[str, Any]]
 
 
-def _yoshimura(rows: int, **changes: Any) -> dict[str, Any]:
+def _yoshimura(rows: int) -> dict[str, Any]:
     """Differences along each component, a row for each, where the paper's choice of a size costs hundreds a step; no
     end before the budget's. Chosen on the people of att20 in exchanged roles.
     """
-    return {"rows": rows, "estimator": "one_sided", "step": 0.5, "confidence": 1.0} | changes
+    return {"rows": rows, "estimator": "one_sided", "step": 0.5, "confidence": 1.0}
 
 
 def _brep_mi(rows: int) -> dict[str, Any]:
-    """At most a quarter of the rows for first points; where every class appears soon, so few that there is an image at
-    the ladder's first rung.
-    """
-    return {"rows": rows, "draws": min(150, rows // 4), "pool": min(90, rows // 4)}
+    """At most a quarter of the rows for first points."""
+    return {"rows": rows, "draws": max(1, min(100, rows // 4)), "pool": min(50, rows // 4)}
 
 
 OFFERS = (
@@ -45,8 +42,8 @@ OFFERS = (
         "top1_rounded",
         "the largest score only, rounded to 0.1",
         Contract(Access.SCORES, top_k=1, round_to=0.1),
-        "yoshimura",
-        partial(_yoshimura, size=1.0),  # under rounding a small probe changes nothing
+        "brep_mi",  # the largest score says the label, and in rounded steps little more
+        _brep_mi,
     ),
     Offer("label", "the label only", Contract(Access.LABEL), "brep_mi", _brep_mi),
 )
