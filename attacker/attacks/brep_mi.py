@@ -98,13 +98,14 @@ class BrepMI:
         prior = prior_for(self.prior, oracle)
         state = _Search(self, oracle, prior, np.asarray(targets), torch.Generator().manual_seed(seed))
         yield state.snapshot()  # what the draws alone give
-        due = next_due(state.mark)
+        shown, due = state.mark, next_due(state.mark)
         while len(state.live):
             state.advance()
             if state.mark >= due:
                 yield state.snapshot()
-                due = next_due(state.mark)
-        yield state.snapshot()
+                shown, due = state.mark, next_due(state.mark)
+        if state.mark > shown:
+            yield state.snapshot()
 
     def _check(self, T: int) -> None:
         """`ValueError` for a setting out of range."""
@@ -153,11 +154,21 @@ class _Search:
         self._tried, self._count = np.zeros(T, np.int64), np.zeros(T, np.int64)  # at this radius; in all
         self.live = np.flatnonzero(self._found)
         self._start(drawn, labels)
+        self.live = self.live[self._pays(self.live)]
 
     @property
     def mark(self) -> float:
         """Rows for each target so far."""
         return (self._oracle.spent - self._before) / len(self._c)
+
+    def _left(self) -> np.ndarray:
+        """Rows that each target still has (T,)."""
+        share = (self._oracle.spent - self._before - self._spent.sum()) / len(self._c)  # of the draws
+        return np.asarray(self._method.rows - share - self._spent)
+
+    def _pays(self, live: np.ndarray) -> np.ndarray:
+        """Whether they can pay for an iteration, a sphere and a step."""
+        return np.asarray(self._left()[live] >= self._points(self._R[live]).numpy() + 1)
 
     def _draw(self) -> tuple[Tensor, np.ndarray]:
         """Codes (n, m) of the prior with their labels (n,), until every target has been seen or the draws are spent."""
@@ -181,6 +192,9 @@ class _Search:
             return
         mean = torch.stack([z.mean(0) for z in mine])
         nearest = torch.stack([z[(z - z.mean(0)).norm(dim=1).argmin()] for z in mine])
+        if (self._left() < 1).any():  # the draws have used up the rows that the mean would be asked with
+            self._z[self.live] = nearest
+            return
         kept = torch.from_numpy(self._labels(mean, self.live) == self._c[self.live])
         self._z[self.live] = torch.where(kept[:, None], mean, nearest)
 
@@ -215,9 +229,7 @@ class _Search:
         if method.reuse and not method.untargeted:
             live = np.append(live, self._adopt(points, labels))
         goes_on = (self._tried[live] < method.iterations) & (self._R[live] <= self._largest()).numpy()
-        share = (self._oracle.spent - self._before - self._spent.sum()) / len(self._c)  # of the draws
-        goes_on &= method.rows - share - self._spent[live] > self._points(self._R[live]).numpy()
-        self.live = live[goes_on]
+        self.live = live[goes_on & self._pays(live)]
 
     def _adopt(self, points: Tensor, labels: np.ndarray) -> np.ndarray:
         """Places of the targets that had no first point and have one now, among points with these labels."""

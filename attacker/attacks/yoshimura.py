@@ -79,14 +79,15 @@ class LatentDescent:
         N = len(z)
         best, least = z.clone(), np.full(N, np.inf)
         steps, paid = np.zeros(N, np.int64), np.zeros(N, np.int64)
-        live, spent, due, i = np.arange(N), 0, 0.0, 0
+        live, spent, due, shown, i = np.arange(N), 0, 0.0, -1.0, 0
         before = oracle.spent
 
         def snapshot() -> Snapshot:
             images = prior.images(best).clip(oracle.low, oracle.high).reshape(T, S, *oracle.input_shape)
             top = least.reshape(T, S).argmin(1)
             score = np.exp(-least).reshape(T, S)
-            extras = {"start_images": images, "start_confidence": score, "start_codes": best.reshape(T, S, -1).numpy()}
+            extras = {"start_images": images, "start_confidence": score}
+            extras |= {"start_codes": best.reshape(T, S, -1).numpy().copy()}
             extras |= {"start_steps": steps.reshape(T, S).copy(), "start_rows": paid.reshape(T, S).copy()}
             spent_on = (oracle.spent - before) / T
             mark = spent_on if spent_on else float(paid.sum() / T)  # a white box asks nothing: its own steps
@@ -108,8 +109,9 @@ class LatentDescent:
             i += 1
             if paid.sum() / T >= due:
                 yield (now := snapshot())
-                due = next_due(now.mark)
-        yield snapshot()
+                due, shown = next_due(now.mark), now.mark
+        if (last := snapshot()).mark > shown:
+            yield last
 
 
 @dataclass(frozen=True)

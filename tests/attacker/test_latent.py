@@ -151,5 +151,5 @@ def test_public_data(public: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no array of images"):
         read_public(public)
     for reader in (read_public, sha256_of_public):
-        with pytest.raises(ValueError, match="holds no images.npy: name a folder"):
+        with pytest.raises(ValueError, match=r"holds no images\.npy: name a folder"):
             reader(tmp_path / "elsewhere")
