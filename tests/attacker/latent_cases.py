@@ -14,7 +14,7 @@ from attacker.priors.pca import _Decode, _Encode
 from attacker.priors.prior import Prior, PriorCard, save_prior
 from tests.toy import Contract, ToyOracle, softmax_regression
 
-__all__ = ["CENTRES", "SHAPE", "Balls", "M", "affine", "gaussian", "oracle", "regression", "save_affine", "two_lobes"]
+__all__ = ["CENTRES", "SHAPE", "Balls", "Lobes", "M", "affine", "gaussian", "oracle", "regression", "save_affine"]
 
 SHAPE, M = (1, 2, 3), 6  # of the images, of the codes
 _WIDE = 9.0  # pixels from -9 to 9, which nothing here reaches unless it is meant to
@@ -70,11 +70,12 @@ class Balls(nn.Module):
         return self.gain * nn.functional.pad(self.radius**2 - away, (0, 1))
 
 
-def two_lobes() -> nn.Module:
-    """Class 0 where the first pixel is far from 0 on either side: the mean of its codes is of class 1."""
+class Lobes(nn.Module):
+    """z_c = |x_c| - 0.7 for the first `classes` pixels, and 0: each class has two parts, whose mean is of neither."""
 
-    class Lobes(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return nn.functional.pad(x.flatten(1)[:, :1].abs() - 0.7, (0, 1))
+    def __init__(self, classes: int = 1) -> None:
+        super().__init__()
+        self.classes = classes
 
-    return Lobes()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x.flatten(1)[:, : self.classes].abs() - 0.7, (0, 1))
