@@ -14,7 +14,19 @@ from attacker.priors.pca import _Decode, _Encode
 from attacker.priors.prior import Prior, PriorCard, save_prior
 from tests.toy import Contract, ToyOracle, softmax_regression
 
-__all__ = ["CENTRES", "SHAPE", "Balls", "Lobes", "M", "affine", "gaussian", "oracle", "regression", "save_affine"]
+__all__ = [
+    "CENTRES",
+    "SHAPE",
+    "Balls",
+    "Lobes",
+    "M",
+    "Stripes",
+    "affine",
+    "gaussian",
+    "oracle",
+    "regression",
+    "save_affine",
+]
 
 SHAPE, M = (1, 2, 3), 6  # of the images, of the codes
 _WIDE = 9.0  # pixels from -9 to 9, which nothing here reaches unless it is meant to
@@ -71,11 +83,14 @@ class Balls(nn.Module):
 
 
 class Lobes(nn.Module):
-    """z_c = |x_c| - 0.7 for the first `classes` pixels, and 0: each class has two parts, whose mean is of neither."""
-
-    def __init__(self, classes: int = 1) -> None:
-        super().__init__()
-        self.classes = classes
+    """z_0 = |x_0| - 0.7, z_1 = 0: class 0 has two parts, whose mean is of class 1."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.pad(x.flatten(1)[:, : self.classes].abs() - 0.7, (0, 1))
+        return nn.functional.pad(x.flatten(1)[:, :1].abs() - 0.7, (0, 1))
+
+
+class Stripes(nn.Module):
+    """z_c = sin(40 x_c) for the first three pixels, and 0: classes so thin that a step leaves them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad((40 * x.flatten(1)[:, :3]).sin(), (0, 1))
