@@ -9,17 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.attacker.latent_cases import save_affine
 from tests.serving import Caller, Forker, Process, Server
 
 __all__ = ["RUNS", "Attack", "Make", "attack"]
 
-# Long enough to be killed in the middle: 47 requests at least, and four for each step of the other.
+# Long enough to be killed in the middle: 47 requests at least, and four or two for each step of the others.
 RUNS = {
     "random_draws": ("random_draws", "--set", "draws=3000", "--seed", "4"),
     "numeric": ("numeric", "--targets", "0,3", "--set", "max_steps=12", "--set", "confidence=1.1"),
+    "brep_mi": ("brep_mi", "--set", "rows=300", "--set", "radius=0.5", "--seed", "4"),
 }
+IN_A_PRIOR = {"brep_mi"}
 
 
 @dataclass
@@ -80,6 +84,11 @@ def attack(server: Server, forker: Forker, tmp_path: Path) -> Make:
 
     def make(method: str, *words: str, name: str = "run", at: Server | None = None, **contract: object) -> Attack:
         chosen = (*RUNS.get(method, (method,)), *words)
+        if method in IN_A_PRIOR:
+            if not (prior := tmp_path / "prior").exists():
+                axes = 0.2 * np.random.default_rng(0).normal(size=(6, 48))
+                save_affine(prior, axes, 0.5, shape=(1, 8, 6), low=0.0, high=1.0)
+            chosen = (*chosen, "--prior", str(prior))
         return Attack(forker, (at or server).new_key(**contract), chosen, tmp_path / name)
 
     return make
