@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -119,15 +120,18 @@ def _cheaper(ways: dict[tuple[str, str], Way]) -> list[Figure]:
     theirs, found = ways.get(("brep_compatible", "label")), []
     if theirs is None:
         return []
-    marks = _marks(theirs)
-    shares = np.array([theirs.share(mark).value for mark in marks])
-    best = float(shares.max())
-    paid = float(marks[int(shares.argmax())])
     for (label, contract), way in ways.items():
         if contract != "label" or not label.startswith("brep") or label.endswith(("_long", "compatible", "untargeted")):
             continue
+        victims = {cell.victim for cell in way.cells}
+        alike = dataclasses.replace(theirs, cells=tuple(cell for cell in theirs.cells if cell.victim in victims))
+        marks = _marks(alike)
+        shares = [alike.share(mark).value for mark in marks]
+        best = max(shares)
+        paid = float(marks[shares.index(best)])
         rows = rows_to(way, best)
         extra = {"recognition": best, "compatible_rows": paid, "rows": rows, "reached": rows is not None}
+        extra |= {"victims": len(victims)}
         if label == "brep":
             name, most = "brep/improved_over_compatible/rows", 0.5
         else:
