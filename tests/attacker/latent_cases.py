@@ -23,6 +23,7 @@ __all__ = [
     "Stripes",
     "affine",
     "gaussian",
+    "labels_of",
     "oracle",
     "regression",
     "save_affine",
@@ -94,3 +95,8 @@ class Stripes(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.pad((40 * x.flatten(1)[:, :3]).sin(), (0, 1))
+
+
+def labels_of(model: nn.Module, codes: np.ndarray) -> np.ndarray:
+    """The classes of images or of codes that are images."""
+    return np.asarray(model(torch.from_numpy(codes)).argmax(1).numpy())

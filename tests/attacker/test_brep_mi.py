@@ -1,22 +1,17 @@
-"""Boundary repulsion: its direction against the theory, every iteration against its laws, and rows to the last one."""
+"""Boundary repulsion as whole runs: towards known centres, within rows and the prior's mass, from the right start."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
 from attacker.attacks import BrepMI, brep_mi
-from attacker.attacks.brep_mi import _COMPATIBLE, _Search, repulsion
-from attacker.priors.prior import load_prior
-from referee.figures.brep import expected_cosine
-from tests.attacker.latent_cases import CENTRES, Balls, Lobes, M, Stripes, gaussian, oracle, regression, save_affine
-from tests.toy import FULL, LABEL, Contract, ToyOracle, finish, softmax_regression
+from attacker.attacks.brep_mi import repulsion
+from tests.attacker.latent_cases import CENTRES, Balls, Lobes, M, gaussian, labels_of, oracle, regression, save_affine
+from tests.toy import FULL, LABEL, Contract, finish, softmax_regression
 
 TARGETS = [0, 1, 2]
 
@@ -29,95 +24,6 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def method(prior: Path | None, **settings: Any) -> BrepMI:
     return BrepMI(prior=prior, **{"rows": 400, "draws": 60, "pool": 20, "radius": 0.5} | settings)
-
-
-def labels_of(model: nn.Module, codes: np.ndarray) -> np.ndarray:
-    return np.asarray(model(torch.from_numpy(codes)).argmax(1).numpy())
-
-
-def far_away(first: float) -> nn.Module:
-    """Class 1 where the first pixel is larger than `first`, class 0 elsewhere."""
-    return softmax_regression(np.array([np.zeros(M), np.eye(M)[0]]), np.array([0.0, -first]))
-
-
-class Watched(_Search):
-    """Every question of an iteration: codes, whose they are, labels."""
-
-    def advance(self) -> None:
-        self.questions: list[tuple[Tensor, np.ndarray, np.ndarray]] = []
-        super().advance()
-
-    def _labels(self, z: Tensor, whose: np.ndarray) -> np.ndarray:
-        labels = super()._labels(z, whose)
-        if hasattr(self, "questions"):
-            self.questions.append((z, whose, labels))
-        return labels
-
-
-def watched(kind: BrepMI, asked: ToyOracle, targets: list[int] = TARGETS) -> Watched:
-    assert kind.prior is not None
-    return Watched(kind, asked, load_prior(kind.prior), np.array(targets), torch.Generator().manual_seed(0))
-
-
-def test_repulsion_by_hand() -> None:
-    U = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]]).expand(3, 4, 2)  # noqa: N806
-    outside = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]).bool()
-    assert repulsion(U, outside).tolist() == [[-0.25, 0], [-0.25, -0.25], [0, 0]]
-
-
-@pytest.mark.parametrize(("points", "m"), [(8, 6), (8, 60), (32, 6), (32, 60), (128, 16)])
-def test_the_cosine_with_the_gradient_is_that_of_theory(points: int, m: int) -> None:
-    """On a linear target, whose boundary runs through the code; the class lies where the first number is above 0."""
-    U = torch.randn(1500, points, m)  # noqa: N806
-    U /= U.norm(dim=2, keepdim=True)  # noqa: N806
-    found = repulsion(U, U[..., 0] < 0)
-    measured = float((found[:, 0] / found.norm(dim=1).clamp(min=1e-12)).mean())
-    assert measured == pytest.approx(expected_cosine(points, m), rel=0.05)
-    length = (2 / np.pi / m) ** 0.5  # controls: vectors that do not add up sideways, and half as many of them
-    assert measured != pytest.approx(min(1, (points / 2) ** 0.5 * length), rel=0.05) or points * length**2 < 0.2
-    assert measured != pytest.approx(expected_cosine(points // 2, m), rel=0.03)
-
-
-@pytest.mark.parametrize("compatible", [False, True])
-@pytest.mark.parametrize("contract", [LABEL, Contract(top_k=1, round_to=1e-6)])
-def test_the_laws_of_an_iteration(compatible: bool, contract: Contract, prior: Path) -> None:
-    """A radius grows only when its sphere lies inside, a code moves only within its class; what is asked is counted."""
-    kind = method(prior, rows=900, share=0.9, mass=0.0)
-    kind = replace(kind, **_COMPATIBLE | {"radius": 0.5, "clamp": 0.0}) if compatible else kind
-    events = np.zeros(3, int)
-    for model in (Balls(), Stripes()):
-        asked = oracle(model, contract)
-        state = watched(kind, asked)
-        while len(state.live):
-            events += iteration(state, kind)
-            assert (labels_of(model, state._z.numpy())[state._found] == np.array(TARGETS)[state._found]).all()
-        assert asked.spent <= 3 * 900
-    assert events.min() > 2, events  # radii that grew, moves, refused moves: all of them came about
-
-
-def iteration(state: Watched, kind: BrepMI) -> np.ndarray:
-    """One of them, checked target by target against what was answered."""
-    live, z, R = state.live.copy(), state._z.clone(), state._R.clone()  # noqa: N806
-    count, tried, events = state._count.copy(), state._tried.copy(), np.zeros(3, int)
-    state.advance()
-    (points, whose, labels), *move = state.questions
-    for t in live:
-        mine = whose == t
-        assert mine.sum() == (min(32, round(kind.fewest * float(R[t]) / 0.5)) if kind.fewest else 32)
-        np.testing.assert_allclose((points[torch.from_numpy(mine)] - z[t]).norm(dim=1), R[t], rtol=1e-3)
-        inside = (labels[mine] == t).mean() >= kind.share
-        assert float(state._R[t]) == pytest.approx(float(R[t]) * (kind.growth if inside else 1))
-        to = next((i for i, owner in enumerate(move[0][1] if move else []) if owner == t), None)
-        assert (to is None) == inside
-        accepted = to is not None and move[0][2][to] == t
-        assert torch.equal(state._z[t], move[0][0][to] if to is not None and accepted else z[t])
-        if to is not None:
-            step = float((move[0][0][to] - z[t]).norm())
-            assert step == pytest.approx(float(R[t]) / 3, rel=1e-3) if kind.normalised else step < R[t] / 3
-        assert state._count[t] == count[t] + 1
-        assert state._tried[t] == (0 if inside else tried[t] + (accepted if kind.moves_only else 1))
-        events += [inside, accepted, not inside and not accepted]
-    return events
 
 
 @pytest.mark.parametrize("rows", [5, 20, 21, 29, 30, 61, 200])
@@ -176,7 +82,8 @@ def test_a_class_that_never_appears_is_not_found(prior: Path) -> None:
 @pytest.mark.parametrize("reuse", [True, False])
 def test_a_class_on_somebodys_sphere_is_found(reuse: bool, prior: Path) -> None:
     """Beyond 3.5 standard deviations no draw has come, and a sphere of radius 3 gets there."""
-    asked = oracle(far_away(3.5), LABEL)
+    far_away = softmax_regression(np.array([np.zeros(M), np.eye(M)[0]]), np.array([0.0, -3.5]))
+    asked = oracle(far_away, LABEL)
     first, *_, last = method(prior, radius=3.0, mass=0.0, reuse=reuse).run(asked, [0, 1], 0)
     assert first.extras["found"].tolist() == [True, False]
     assert last.extras["found"].tolist() == [True, reuse]
@@ -190,11 +97,10 @@ def test_untargeted_attacks_so_many_as_are_asked(prior: Path) -> None:
     for wanted in (1, 2, 3):
         asked = oracle(Balls(), LABEL)
         last = finish(method(prior, untargeted=wanted), asked, TARGETS)
-        assert last.extras["found"].sum() == wanted
-        assert {target for target, rows in asked.spent_on.items() if rows} == set(np.flatnonzero(last.extras["found"]))
-        drawn = labels_of(Balls(), np.concatenate(asked.asked)[: asked.shared])
-        came = sorted(TARGETS, key=lambda target: drawn.tolist().index(target))
-        assert set(came[:wanted]) == set(np.flatnonzero(last.extras["found"]))
+        drawn = labels_of(Balls(), np.concatenate(asked.asked)[: asked.shared]).tolist()
+        first = set(sorted(TARGETS, key=drawn.index)[:wanted])
+        assert set(np.flatnonzero(last.extras["found"])) == first
+        assert {target for target, rows in asked.spent_on.items() if rows} == first
         assert (last.images[~last.extras["found"]] == asked.low).all()
 
 
@@ -232,13 +138,10 @@ def test_codes_stay_where_the_prior_has_mass(settings: dict[str, float], bound: 
 
 def test_compatible_is_what_the_authors_do(prior: Path) -> None:
     asked = oracle(regression(), LABEL)
-    last = finish(method(prior, compatible=True, rows=900, draws=200), asked, TARGETS)
+    iterations = finish(method(prior, compatible=True, rows=900), asked, TARGETS).extras["iterations"]
     assert np.abs(np.concatenate(asked.asked)).max() <= 1.5
-    per_target = np.array([asked.spent_on[target] for target in TARGETS])
-    iterations = last.extras["iterations"]
-    assert (per_target <= 33 * iterations).all()
-    assert (32 * iterations <= per_target).all()
-    assert finish(method(prior, compatible=True, points=5), asked, TARGETS).extras["iterations"].max() > 30
+    for target in TARGETS:  # 33 labels for an iteration that moves, 32 for one that grows
+        assert 32 * iterations[target] <= asked.spent_on[target] <= 33 * iterations[target]
 
 
 @pytest.mark.parametrize(
