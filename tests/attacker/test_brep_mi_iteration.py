@@ -95,7 +95,7 @@ def iteration(state: Watched, kind: BrepMI) -> np.ndarray:
         mine = whose == t
         assert mine.sum() == (min(32, round(kind.fewest * float(R[t]) / 0.5)) if kind.fewest else 32)
         np.testing.assert_allclose((points[torch.from_numpy(mine)] - z[t]).norm(dim=1), R[t], rtol=1e-3)
-        inside = (labels[mine] == t).mean() >= kind.share
+        inside = (labels[mine] == t).mean() >= (0.9 if kind.fewest else 29 / 32)
         assert float(state._R[t]) == pytest.approx(float(R[t]) * (kind.growth if inside else 1))
         to = next((i for i, owner in enumerate(move[0][1] if move else []) if owner == t), None)
         assert (to is None) == inside
