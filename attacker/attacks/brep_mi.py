@@ -73,12 +73,12 @@ class BrepMI:
     draws: int = 100
     points: int = 32
     radius: float = 3.0
-    growth: float = 1.3
+    growth: float = 1.15
     longest: float = 3.0
     iterations: int = 1000
     first: Literal["mean", "draw"] = "mean"
     pool: int = 50
-    fewest: int = 8
+    fewest: int = 0
     normalised: bool = True
     reuse: bool = True
     mass: float = 1.0
@@ -123,7 +123,14 @@ class BrepMI:
             raise ValueError(f"untargeted={self.untargeted} must be 0, or at most the number of targets, {T}")
 
 
-_COMPATIBLE: dict[str, Any] = {"radius": 2.0, "first": "draw", "fewest": 0, "normalised": False, "reuse": False}
+_COMPATIBLE: dict[str, Any] = {
+    "radius": 2.0,
+    "growth": 1.3,
+    "first": "draw",
+    "fewest": 0,
+    "normalised": False,
+    "reuse": False,
+}
 _COMPATIBLE |= {"mass": 0.0, "clamp": 1.5, "share": 29 / 32, "iterations": 1000, "moves_only": True}
 _COMPATIBLE |= {"compatible": False}
 
