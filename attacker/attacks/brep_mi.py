@@ -47,10 +47,10 @@ class BrepMI:
     `codes` (T, m). A code never leaves its class. `untargeted` > 0 attacks only so many of the targets: those that the
     draws show first.
 
-    What makes it cheaper than its authors, each with its own option; `compatible` sets them all to what the authors'
-    code does:
+    What makes it cheaper or better than its authors, each with its own option; `compatible` sets them all to what the
+    authors' code does:
 
-    radius       of the first sphere (2 in the paper)
+    radius       of the first sphere (2 in the paper); it grows by `growth` (1.3 in the paper)
     first        "mean": the mean of the codes of all draws with the target's label, or, where that is labelled
                  otherwise, the draw nearest to it; "draw": the first draw with the label. `pool` draws for each target
                  are made for the mean, whether or not all have been seen
@@ -123,15 +123,8 @@ class BrepMI:
             raise ValueError(f"untargeted={self.untargeted} must be 0, or at most the number of targets, {T}")
 
 
-_COMPATIBLE: dict[str, Any] = {
-    "radius": 2.0,
-    "growth": 1.3,
-    "first": "draw",
-    "fewest": 0,
-    "normalised": False,
-    "reuse": False,
-}
-_COMPATIBLE |= {"mass": 0.0, "clamp": 1.5, "share": 29 / 32, "iterations": 1000, "moves_only": True}
+_COMPATIBLE: dict[str, Any] = {"radius": 2.0, "growth": 1.3, "first": "draw", "fewest": 0, "normalised": False}
+_COMPATIBLE |= {"reuse": False, "mass": 0.0, "clamp": 1.5, "share": 29 / 32, "iterations": 1000, "moves_only": True}
 _COMPATIBLE |= {"compatible": False}
 
 
@@ -240,9 +233,7 @@ class _Search:
 
     def _adopt(self, points: Tensor, labels: np.ndarray) -> np.ndarray:
         """Places of the targets that had no first point and have one now, among points with these labels."""
-        new = (
-            np.flatnonzero(~self._found & np.isin(self._c, labels)) if not self._method.untargeted else np.empty(0, int)
-        )
+        new = np.flatnonzero(~self._found & np.isin(self._c, labels))
         for t in new:
             self._z[t] = points[np.flatnonzero(labels == self._c[t])[0]]
         self._found[new] = True
