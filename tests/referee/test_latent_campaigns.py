@@ -58,7 +58,7 @@ YOSHIMURA = [
 def campaign(figures: str, cells: list[tuple[str, str, str, str]]) -> str:
     text = HEAD.format(figures=figures)
     for name, method, contract, parameters in cells:
-        victims = '"f0"' if name.startswith("table") else '["f0", "f1"]'
+        victims = '["f0", "f1"]' if name in ("brep", "black", "white") else '["f0"]'
         text += f'[[cells]]\nname = "{name}"\nvictim = {victims}\nmethod = "{method}"\ncontracts = ["{contract}"]\n'
         text += f'prior = "faces"\nparameters = {{ {parameters} }}\n'
         text += "public = true\n" if method.startswith("yoshimura") else ""
