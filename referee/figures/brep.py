@@ -12,14 +12,13 @@ from scipy.special import gammaln  # type: ignore[import-untyped]
 
 from attacker.attacks.brep_mi import repulsion
 from referee.cell import Cell
-from referee.figures.brep_sections import sections
+from referee.figures.brep_sections import judged_by_its_kind, sections
 from referee.figures.common import counts_equal
 from referee.figures.latent import (
     Way,
     batched_over_single,
     difference,
     other_network,
-    place_of,
     rank_among,
     ways_of,
 )
@@ -51,27 +50,27 @@ def trainings() -> list[Training]:
 
 def figures(results: Results, cells: Sequence[Cell]) -> list[Figure]:
     """All that the finished cells allow."""
-    ways = ways_of(cells)
+    ways = ways_of(cells, judged_by_its_kind(results))
     found = []
-    for split in dict.fromkeys(split for split, _, _ in ways):
-        mine = {(label, contract): way for (where, label, contract), way in ways.items() if where == split}
-        found += _recognition(results, split, mine)
-        found += _rivals(split, mine)
-    faces = {(label, contract): way for (where, label, contract), way in ways.items() if where == _FACES}
-    found += _cheaper(faces)
+    for place in dict.fromkeys(place for place, _, _ in ways):
+        mine = {(label, contract): way for (where, label, contract), way in ways.items() if where == place}
+        found += _recognition(results, place, mine)
+        found += _rivals(place, mine)
+        found += _cheaper(mine)
     found.append(linear_cosine())
-    if timed := next((cell for cell in cells if cell.status == "done" and cell.method == "latent_gradient"), None):
-        found.append(batched_over_single(results, timed))
+    if timed := [cell for cell in cells if cell.status == "done" and cell.method == "latent_gradient"]:
+        found += batched_over_single(results, timed)
     return [*found, counts_equal("brep/counts_equal", cells)]
 
 
-def _recognition(results: Results, split: str, ways: dict[tuple[str, str], Way]) -> list[Figure]:
+def _recognition(results: Results, place: str, ways: dict[tuple[str, str], Way]) -> list[Figure]:
     """Every way's share at 3,000 rows a target, by the judge, among the private classes, and by a second network."""
+    split = next(iter(ways.values())).split
     judge, found = results.judge(split), []
     second, accuracy = other_network(results, split)
     for (label, contract), way in ways.items():
         if way.label.endswith("_long"):
-            found.append(way.rate(f"brep/{place_of(split)}/{label}/{contract}/top1"))
+            found.append(way.rate(f"brep/{place}/{label}/{contract}/top1"))
             continue
         among = rank_among(judge.network, way.images(), way.targets, len(judge.split.private))
         extra = {
@@ -80,20 +79,19 @@ def _recognition(results: Results, split: str, ways: dict[tuple[str, str], Way])
             "other_architecture_accuracy": accuracy,
             "marks_are": "steps" if way.cells[0].self_reported else "rows",
         }
-        name = f"brep/{place_of(split)}/{label}/{contract}/top1"
+        name = f"brep/{place}/{label}/{contract}/top1"
         bound = {}
         if (label, contract) == ("brep", "label"):
-            name = f"brep/{place_of(split)}/top1@{ROWS}"
-            bound = {"at_least": 0.25} if split == _FACES else {}
+            name = f"brep/{place}/top1@{ROWS}"
+            bound = {"at_least": 0.25} if place == _FACES else {}
         found.append(way.rate(name, ROWS, extra=extra, **bound))
     return found
 
 
-def _rivals(split: str, ways: dict[tuple[str, str], Way]) -> list[Figure]:
+def _rivals(place: str, ways: dict[tuple[str, str], Way]) -> list[Figure]:
     """BREP-MI less each of the others, target by target."""
     if (ours := ways.get(("brep", "label"))) is None:
         return []
-    place = f"brep/{place_of(split)}"
     names = {
         ("draws", "label"): "top1_minus_best_of_n",
         ("draws", "full"): "top1_minus_best_of_n_by_score",
@@ -105,13 +103,13 @@ def _rivals(split: str, ways: dict[tuple[str, str], Way]) -> list[Figure]:
     found = []
     for key, name in names.items():
         if key in ways:
-            least = {"top1_minus_best_of_n": 0.0, "top1_minus_gmi_ce": -0.05}.get(name) if split == _FACES else None
+            least = {"top1_minus_best_of_n": 0.0, "top1_minus_gmi_ce": -0.05}.get(name) if place == _FACES else None
             bound = {"at_least": least, "whole": least is not None}
-            found.append(difference(f"{place}/{name}", ours, ways[key], ROWS, **bound))
-    if split == _FACES:
-        for contract, name in (("full", "minus_inversion_network"), ("label", "minus_inversion_network_by_label")):
-            if ("network", contract) in ways:
-                found.append(difference(f"brep/{name}", ours, ways["network", contract], ROWS))
+            found.append(difference(f"brep/{place}/{name}", ours, ways[key], ROWS, **bound))
+    where = "brep" if place == _FACES else f"brep/{place}"
+    for contract, name in (("full", "minus_inversion_network"), ("label", "minus_inversion_network_by_label")):
+        if ("network", contract) in ways:
+            found.append(difference(f"{where}/{name}", ours, ways["network", contract], ROWS))
     return found
 
 

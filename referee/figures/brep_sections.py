@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from referee.cell import Cell
@@ -22,18 +22,26 @@ _IN_CURVES = ("brep", "brep_compatible", "draws", "latent_scores", "network")
 def sections(results: Results, cells: Sequence[Cell], figures: Sequence[Figure]) -> list[Section]:
     """One for each split, and one on the options."""
     found = {figure.name: figure for figure in figures}
-    ways = ways_of(cells)
+    ways = ways_of(cells, judged_by_its_kind(results))
     made = []
-    for split in dict.fromkeys(split for split, _, _ in ways):
-        mine = [way for (where, _, _), way in ways.items() if where == split]
-        made.append(_split_section(results, split, mine, found))
+    for place in dict.fromkeys(place for place, _, _ in ways):
+        mine = [way for (where, _, _), way in ways.items() if where == place]
+        made.append(_place_section(results, place, mine, found))
     if options := [figure for figure in figures if "/options/" in figure.name or "improved_over" in figure.name]:
         made.append(_options_section(options))
     return made
 
 
-def _split_section(results: Results, split: str, ways: list[Way], found: dict[str, Figure]) -> Section:
-    judge, place = results.judge(split), place_of(split)
+def judged_by_its_kind(results: Results) -> Callable[[Cell], str]:
+    """Tells apart the targets that have the architecture of the network that judges: what is recognised of these may be
+    that architecture's.
+    """
+    return lambda cell: "-cnn" if results.planned(cell).victim.architecture == "cnn" else ""
+
+
+def _place_section(results: Results, place: str, ways: list[Way], found: dict[str, Figure]) -> Section:
+    split = ways[0].split
+    judge = results.judge(split)
     rows = []
     for way in ways:
         name = f"brep/{place}/{way.label}/{way.contract}/top1"
@@ -53,10 +61,18 @@ def _split_section(results: Results, split: str, ways: list[Way], found: dict[st
         "Rows are those that the server counted for each target; with weights they are the attack's own evaluations."
         " The column on the right is the verdict of a second evaluation network, of the architecture conv_classifier.",
     ]
+    if place.endswith("-cnn"):
+        texts.append(
+            "These targets have the architecture of the first evaluation network, cnn (trained on other photos, and on"
+            " everybody): what it recognises is partly what that architecture sees in an image, and the second"
+            " network's verdict is the more careful one."
+        )
     minus = [[name.removeprefix(f"brep/{place}/"), interval_text(figure)] for name, figure in found.items()
              if name.startswith(f"brep/{place}/top1_minus")]  # fmt: skip
-    if split == "att20":
-        minus += [[name.removeprefix("brep/"), interval_text(f)] for name, f in found.items() if "/minus_inv" in name]
+    networks = "brep/minus_inversion" if place == "att20" else f"brep/{place}/minus_inversion"
+    minus += [
+        [name.split("/")[-1], interval_text(figure)] for name, figure in found.items() if name.startswith(networks)
+    ]
     tables = [table, Table(["BREP-MI less another way, target by target", "difference [95%]"], minus)]
     return Section(
         f"Labels alone: {place}", texts, tables, curves(f"Recognition against rows, {place}", ways),

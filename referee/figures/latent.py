@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -79,13 +79,14 @@ class Way:
         return Figure(name, share.value, low=share.low, high=share.high, extra=extra | rest.pop("extra", {}), **rest)
 
 
-def ways_of(cells: Sequence[Cell]) -> dict[tuple[str, str, str], Way]:
-    """By split, label and contract, in the campaign's order."""
+def ways_of(cells: Sequence[Cell], kind: Callable[[Cell], str] = lambda cell: "") -> dict[tuple[str, str, str], Way]:
+    """By place, label and contract, in the campaign's order; a place is a split, with what `kind` says behind it."""
     found: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
         if cell.status == "done":
-            found.setdefault((cell.split, label_of(cell), cell.name.rpartition("/")[2]), []).append(cell)
-    return {key: Way(key[1], key[2], key[0], tuple(mine)) for key, mine in found.items()}
+            key = (place_of(cell.split) + kind(cell), label_of(cell), cell.name.rpartition("/")[2])
+            found.setdefault(key, []).append(cell)
+    return {key: Way(key[1], key[2], mine[0].split, tuple(mine)) for key, mine in found.items()}
 
 
 def place_of(split: str) -> str:
@@ -127,10 +128,25 @@ def rank_among(network: nn.Module, images: np.ndarray, targets: np.ndarray, clas
     return np.asarray(torch.cat(parts).argmax(1).numpy() == targets)
 
 
-def batched_over_single(results: Results, cell: Cell) -> Figure:
+def batched_over_single(results: Results, cells: Sequence[Cell]) -> list[Figure]:
     """The time of `latent_gradient` on all targets at once over that on one after another, in this process and on one
-    torch thread, on the victim and with the prior of a finished cell.
+    torch thread, with victims and priors of finished cells. The architecture that most of them attack stands for the
+    figure; the others are printed by name.
     """
+    kinds: dict[str, list[Cell]] = {}
+    for cell in cells:
+        kinds.setdefault(results.planned(cell).victim.architecture, []).append(cell)
+    found = []
+    for name, mine in sorted(kinds.items(), key=lambda kind: -len(kind[1])):
+        ratio, extra = _batched_over_single(results, mine[0]), {"model": name, "steps": _STEPS}
+        if not found:
+            found.append(Figure("latent/batched_over_single", ratio, at_most=0.25, extra=extra))
+        else:
+            found.append(Figure(f"latent/batched_over_single/{name}", ratio, extra=extra))
+    return found
+
+
+def _batched_over_single(results: Results, cell: Cell) -> float:
     model, prior = results.target_model(cell.victim, "cpu"), results.prior(results.planned(cell))
     judge: Judge = results.judge(cell.split)
     shape = judge.faces.images.shape[1:]
@@ -154,9 +170,7 @@ def batched_over_single(results: Results, cell: Cell) -> Figure:
             single.append(sum(seconds([target]) for target in everybody))
     finally:
         torch.set_num_threads(threads)
-    ratio = float(np.median(np.array(together) / np.array(single)))
-    extra = {"targets": len(everybody), "steps": _STEPS, "seconds_together": float(np.median(together))}
-    return Figure("latent/batched_over_single", ratio, at_most=0.25, extra=extra)
+    return float(np.median(np.array(together) / np.array(single)))
 
 
 def _at(cell: Cell, mark: float) -> np.ndarray:

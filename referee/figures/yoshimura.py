@@ -12,7 +12,7 @@ from torch import nn
 from oracle_server.victims.split_models import train_evaluation
 from referee.cell import Cell
 from referee.figures.common import counts_equal, rate
-from referee.figures.latent import Way, difference, other_network, place_of, ways_of
+from referee.figures.latent import Way, difference, other_network, ways_of
 from referee.figures.yoshimura_cosine import cosine_figures
 from referee.figures.yoshimura_sections import sections
 from referee.figures.yoshimura_starts import seven_candidates, starts_of
@@ -46,11 +46,11 @@ def trainings() -> list[Training]:
 def figures(results: Results, cells: Sequence[Cell]) -> list[Figure]:
     """All that the finished cells allow."""
     ways, found = ways_of(cells), []
-    for split in dict.fromkeys(split for split, _, _ in ways):
-        mine = {label: way for (where, label, _), way in ways.items() if where == split and label != "withheld"}
-        found += _paired(results, split, mine)
-        found += _each(results, split, mine)
-    faces = {(label, contract): way for (split, label, contract), way in ways.items() if split == _FACES}
+    for place in dict.fromkeys(place for place, _, _ in ways):
+        mine = {label: way for (where, label, _), way in ways.items() if where == place and label != "withheld"}
+        found += _paired(results, place, mine)
+        found += _each(results, place, mine)
+    faces = {(label, contract): way for (place, label, contract), way in ways.items() if place == _FACES}
     found += _tables(results, {label: way.cells[0] for (label, _), way in faces.items() if label in _TABLES})
     found += _estimators(faces)
     found += [way.rate(f"yoshimura/{contract}") for (label, contract), way in faces.items() if label == "withheld"]
@@ -60,11 +60,11 @@ def figures(results: Results, cells: Sequence[Cell]) -> list[Figure]:
     return [*found, counts_equal("yoshimura/counts_equal", cells)]
 
 
-def _paired(results: Results, split: str, ways: dict[str, Way]) -> list[Figure]:
+def _paired(results: Results, place: str, ways: dict[str, Way]) -> list[Figure]:
     """Black less white box, start by start, both with the paper's stop."""
     if "black" not in ways or "white" not in ways:
         return []
-    network = results.judge(split).network
+    network = results.judge(ways["black"].split).network
     pairs = [(a, b) for a in ways["black"].cells for b in ways["white"].cells if a.victim == b.victim]
     black, white = (
         np.stack([starts_of(results, pair[side]).recognised(network) for pair in pairs]) for side in (0, 1)
@@ -74,7 +74,7 @@ def _paired(results: Results, split: str, ways: dict[str, Way]) -> list[Figure]:
     extra = {"black": float(black.mean()), "white": float(white.mean()), "starts": black.size}
     return [
         rate(
-            f"yoshimura/{place_of(split)}/black_minus_white",
+            f"yoshimura/{place}/black_minus_white",
             (black.astype(float) - white).ravel(),
             targets.ravel(),
             unit="difference",
@@ -87,17 +87,18 @@ def _paired(results: Results, split: str, ways: dict[str, Way]) -> list[Figure]:
     ]
 
 
-def _each(results: Results, split: str, ways: dict[str, Way]) -> list[Figure]:
+def _each(results: Results, place: str, ways: dict[str, Way]) -> list[Figure]:
     """Recognition of each way's starts: by the judge, among private classes, by a second network; what the target
     thinks of them, and what they cost.
     """
+    split = next(iter(ways.values())).split
     judge, found = results.judge(split), []
     second, accuracy = other_network(results, split)
     private = len(judge.split.private)
     for label, way in ways.items():
         if label in _TABLES:
             continue
-        name = f"yoshimura/{place_of(split)}/{label}/top1"
+        name = f"yoshimura/{place}/{label}/top1"
         if not label.startswith(("black", "white", "vae")):
             found.append(way.rate(name))
             continue

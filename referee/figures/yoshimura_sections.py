@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from referee.cell import Cell
 from referee.figures.brep_sections import curves, ways_strip
-from referee.figures.latent import Way, place_of, ways_of
+from referee.figures.latent import Way, ways_of
 from referee.figures.shown import interval_text
 from referee.report import Chart, Figure, Section, Table, labels
 from referee.report.bars import Line, Value, lines
@@ -25,9 +25,9 @@ def sections(results: Results, cells: Sequence[Cell], figures: Sequence[Figure])
     found = {figure.name: figure for figure in figures}
     ways = ways_of(cells)
     made = []
-    for split in dict.fromkeys(split for split, _, _ in ways):
-        mine = [way for (where, _, _), way in ways.items() if where == split]
-        made.append(_split_section(results, split, mine, found))
+    for place in dict.fromkeys(place for place, _, _ in ways):
+        mine = [way for (where, _, _), way in ways.items() if where == place]
+        made.append(_place_section(results, place, mine, found))
     if any("/table1/" in name for name in found):
         made.append(_table_section(found))
     if "yoshimura/cosine/rank_correlation_with_C" in found:
@@ -38,8 +38,9 @@ def sections(results: Results, cells: Sequence[Cell], figures: Sequence[Figure])
     return made
 
 
-def _split_section(results: Results, split: str, ways: list[Way], found: dict[str, Figure]) -> Section:
-    place, judge = place_of(split), results.judge(split)
+def _place_section(results: Results, place: str, ways: list[Way], found: dict[str, Figure]) -> Section:
+    split = ways[0].split
+    judge = results.judge(split)
     ways = [way for way in ways if way.label not in ("withheld", "table", "table_white")]
     rows = []
     for way in ways:
@@ -59,7 +60,8 @@ def _split_section(results: Results, split: str, ways: list[Way], found: dict[st
         judge.evaluation,
         "Recognition is that of single starts; draws and the ways for equal rows have one image for each target. The"
         " target is sure where the released score exceeds 0.99: its own opinion, which is no recognition."
-        " The cost is that of the starts of which it is sure.",
+        " The cost is that of the starts of which it is sure. The other network has the architecture conv_classifier; on"
+        " faces the target has that of the first one, cnn, which then sees what the target sees.",
     ]
     if (pair := found.get(f"yoshimura/{place}/black_minus_white")) is not None:
         texts.append(

@@ -99,6 +99,7 @@ def test_labels_alone(finished: tuple[dict[str, Any], str]) -> None:
     assert 0.95 <= figures["brep/linear/cosine"]["value"] <= 1.05
     assert figures["brep/att20/top1@3000"]["victims"] == 2
     assert figures["brep/att20/top1@3000"]["rows_a_target"] <= 120
+    assert figures["latent/batched_over_single"]["model"] == "softmax_regression"
     for title in ("Labels alone: att20", "What makes it cheaper", "Recognition against rows"):
         assert title in page
 
