@@ -136,7 +136,7 @@ def batched_over_single(results: Results, cells: Sequence[Cell]) -> list[Figure]
     kinds: dict[str, list[Cell]] = {}
     for cell in cells:
         kinds.setdefault(results.planned(cell).victim.architecture, []).append(cell)
-    found = []
+    found: list[Figure] = []
     for name, mine in sorted(kinds.items(), key=lambda kind: -len(kind[1])):
         ratio, extra = _batched_over_single(results, mine[0]), {"model": name, "steps": _STEPS}
         if not found:

@@ -60,8 +60,8 @@ def _place_section(results: Results, place: str, ways: list[Way], found: dict[st
         judge.evaluation,
         "Recognition is that of single starts; draws and the ways for equal rows have one image for each target. The"
         " target is sure where the released score exceeds 0.99: its own opinion, which is no recognition."
-        " The cost is that of the starts of which it is sure. The other network has the architecture conv_classifier; on"
-        " faces the target has that of the first one, cnn, which then sees what the target sees.",
+        " The cost is that of the starts of which it is sure. The other network has the architecture conv_classifier;"
+        " on faces the target has that of the first one, cnn, which then sees what the target sees.",
     ]
     if (pair := found.get(f"yoshimura/{place}/black_minus_white")) is not None:
         texts.append(
