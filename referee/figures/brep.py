@@ -56,7 +56,8 @@ def figures(results: Results, cells: Sequence[Cell]) -> list[Figure]:
         mine = {(label, contract): way for (where, label, contract), way in ways.items() if where == place}
         found += _recognition(results, place, mine)
         found += _rivals(place, mine)
-        found += _cheaper(mine)
+        if not any(figure.name.startswith("brep/improved") for figure in found):
+            found += _cheaper(mine)  # on the first targets that the authors' setting attacked
     found.append(linear_cosine())
     if timed := [cell for cell in cells if cell.status == "done" and cell.method == "latent_gradient"]:
         found += batched_over_single(results, timed)
