@@ -85,7 +85,7 @@ def run(folder: Path, *more: str, text: str = CAMPAIGN) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=170,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stdout
