@@ -85,7 +85,7 @@ def run(folder: Path, *more: str, text: str = CAMPAIGN) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=400,
+        timeout=170,
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -71,7 +71,7 @@ def referee(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def run(folder: Path, *more: str) -> str:
     process = referee(folder, "run", "campaign.toml", "--out", "out", *more)
-    said, _ = process.communicate(timeout=400)
+    said, _ = process.communicate(timeout=170)
     assert process.returncode == 0, said
     return said
 
