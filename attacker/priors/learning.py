@@ -39,9 +39,10 @@ class Learning:
 @dataclass(frozen=True, eq=False)
 class Learned:
     """A generator (N, m) -> images in [low, high], on the CPU and in evaluation mode, the distribution of its codes,
-    and an encoder where there is one.
+    and an encoder and a critic where there are such.
     """
 
     generator: nn.Module
     codes: Codes
     encoder: nn.Module | None = None
+    critic: nn.Module | None = None

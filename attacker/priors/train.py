@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from attacker.priors import KINDS
+from attacker.priors.layered import Layered
 from attacker.priors.learning import Learning
 from attacker.priors.prior import Prior, PriorCard, load_prior, save_prior
 from attacker.public import read_public, sha256_of_public
@@ -55,8 +56,9 @@ def train_prior(
     out.mkdir(parents=True, exist_ok=True)
     learning = Learning(out, device, low, high, progress)
     learned = method.learn(images, seed, learning)
-    card = PriorCard(kind, learned.codes.latent, tuple(images.shape[1:]), low, high, digest, made)
-    prior = Prior(card, learned.generator.eval(), learned.codes, learned.encoder and learned.encoder.eval())
+    layers = learned.generator.layers if isinstance(learned.generator, Layered) else 1
+    card = PriorCard(kind, learned.codes.latent, tuple(images.shape[1:]), low, high, digest, made, layers)
+    prior = Prior(card, learned.generator, learned.codes, learned.encoder, learned.critic)
     sheet_of_samples(prior, seed).save(out / "samples.png")
     save_prior(prior, out)
     learning.checkpoint.unlink(missing_ok=True)  # the archives are the product
