@@ -8,6 +8,7 @@ from attacker.attacks.brep_mi import BrepMI
 from attacker.attacks.deblur import Deblur
 from attacker.attacks.equation_solving import EquationSolving
 from attacker.attacks.estimated_gradient import EstimatedGradient
+from attacker.attacks.gmi import GMI
 from attacker.attacks.ideal_model import IdealModel
 from attacker.attacks.inversion_network import InversionNetwork
 from attacker.attacks.latent_gradient import LatentGradient
@@ -18,12 +19,15 @@ from attacker.attacks.mi_face_code import MIFaceCode
 from attacker.attacks.numeric import Numeric
 from attacker.attacks.random_draws import RandomDraws
 from attacker.attacks.random_guess import RandomGuess
+from attacker.attacks.vmi import VMI
 from attacker.attacks.white_box_counts import WhiteBoxCounts
 from attacker.attacks.yoshimura import Yoshimura
 from attacker.attacks.yoshimura_white import YoshimuraWhite
 
 __all__ = [
+    "GMI",
     "METHODS",
+    "VMI",
     "BrepMI",
     "Deblur",
     "EquationSolving",
@@ -52,6 +56,8 @@ METHODS: dict[str, type[Any]] = {
     "yoshimura": Yoshimura,
     "yoshimura_white": YoshimuraWhite,
     "brep_mi": BrepMI,
+    "gmi": GMI,
+    "vmi": VMI,
     "latent_gradient": LatentGradient,
     "inversion_network": InversionNetwork,
     "equation_solving": EquationSolving,

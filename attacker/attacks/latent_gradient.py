@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from attacker.attacks.latent import next_due
+from attacker.attacks.descent import LOSSES, IdentityLoss, check_above, descend, identity_loss
 from attacker.needs import Needs
 from attacker.priors.prior import prior_for
 from attacker.snapshot import Snapshot
@@ -31,7 +30,7 @@ from attacker.snapshot import Snapshot
 if TYPE_CHECKING:
     from attacker.oracle import Oracle
 
-__all__ = ["LatentGradient", "identity_loss"]
+__all__ = ["LatentGradient"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,12 @@ class LatentGradient:
     """weight * identity loss - log p(z), from `starts` draws of the prior for each target, all in one batch.
 
     `loss` is "cross_entropy", as published, or "margin": the largest other logit less the target's, which does not fade
-    where the target is sure. Marks are evaluations of the target model for each target, all starts together.
+    where the target is sure. Marks are evaluations of the target model for each target, all starts together; extras are
+    those of `attacker.attacks.descent`.
 
     Differences from the reference:
-    - The prior loss is the density of the codes, since principal components and autoencoders have no critic.
+    - The prior loss is the density of the codes, since principal components and autoencoders have no critic (`gmi` has
+      the critic).
     - `optimiser` "adam" needs fewer steps than the momentum of the paper.
     """
 
@@ -50,7 +51,7 @@ class LatentGradient:
     kind: ClassVar[str] = "white box, latent space, gradient descent"
     paper: ClassVar[str] = "after Zhang et al., CVPR 2020"
 
-    loss: Literal["cross_entropy", "margin"] = "cross_entropy"
+    loss: IdentityLoss = "cross_entropy"
     weight: float = 100.0
     steps: int = 1500
     starts: int = 5
@@ -62,10 +63,8 @@ class LatentGradient:
 
     def run(self, oracle: Oracle, targets: Sequence[int], seed: int) -> Iterator[Snapshot]:
         """Reconstruct one image of each of `targets`; `seed` draws the starts."""
-        for name in ("weight", "steps", "starts", "step"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        if self.loss not in ("cross_entropy", "margin") or self.optimiser not in ("momentum", "adam"):
+        check_above(self, "weight", "steps", "starts", "step")
+        if self.loss not in LOSSES or self.optimiser not in ("momentum", "adam"):
             raise ValueError("loss must be 'cross_entropy' or 'margin', optimiser 'momentum' or 'adam'")
         if self.clip < 0 or not 0 <= self.momentum < 1:
             raise ValueError(f"clip={self.clip} must not be below 0, momentum={self.momentum} at least 0 and below 1")
@@ -83,29 +82,8 @@ class LatentGradient:
             if self.optimiser == "adam"
             else torch.optim.SGD([z], self.step, self.momentum)
         )
-        due = 0.0
-        for i in range(self.steps):
-            with torch.enable_grad():
-                value = self.weight * identity_loss(model(prior.decode(z)), label, self.loss) - codes.log_density(z)
-                descent.zero_grad()
-                value.sum().backward()
-            evaluations = (i + 1) * S
-            if evaluations >= due or i + 1 == self.steps:
-                best = value.detach().reshape(T, S).argmin(1) + torch.arange(T) * S
-                images = prior.images(z.detach()[best]).clip(oracle.low, oracle.high)
-                yield Snapshot(images, float(evaluations), {"codes": z.detach()[best].numpy().copy()})
-                due = next_due(evaluations)
-            descent.step()
-            if self.clip:
-                with torch.no_grad():
-                    z.copy_(z.clamp(low, high))
 
+        def value(z: Tensor) -> Tensor:
+            return self.weight * identity_loss(model(prior.decode(z)), label, self.loss) - codes.log_density(z)
 
-def identity_loss(logits: Tensor, label: Tensor, loss: str) -> Tensor:
-    """The loss (N,) of logits (N, C) against the targets' classes (N,), float64."""
-    logits = logits.double()
-    if loss == "cross_entropy":
-        return functional.cross_entropy(logits, label, reduction="none")
-    own = logits.gather(1, label[:, None])[:, 0]
-    others = logits.scatter(1, label[:, None], -torch.inf).amax(1)
-    return others - own
+        yield from descend(oracle, prior, z, T, value, descent, self.steps, (low, high) if self.clip else None)

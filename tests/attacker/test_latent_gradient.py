@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attacker.attacks import LatentGradient
-from attacker.attacks.latent_gradient import identity_loss
+from attacker.attacks.descent import identity_loss
 from attacker.needs import refuse
 from attacker.priors.prior import load_prior
 from tests.attacker.latent_cases import M, gaussian, oracle, regression, save_affine
