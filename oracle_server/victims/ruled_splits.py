@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from oracle_server.victims import att, cifar, image_folders
 from oracle_server.victims.data import DATA, data_available, data_root, needed_root
 from oracle_server.victims.images import ImageSet
+from oracle_server.victims.parts import parted
 from oracle_server.victims.split import Rows, Split
 
 __all__ = ["NAMES", "ruled_split"]
@@ -178,11 +179,7 @@ def _parts(
         rows = random.permutation(np.flatnonzero(images.labels == label))
         if len(rows) < len(shares):
             raise ValueError(f"split {name}: class {label} has {len(rows)} images: it needs at least {len(shares)}")
-        ends = np.rint(np.cumsum(shares)[:-1] * len(rows)).astype(np.int64)
-        for place in range(len(ends)):  # a part of a small class never is empty
-            low, high = (ends[place - 1] if place else 0) + 1, len(rows) - (len(ends) - place)
-            ends[place] = np.clip(ends[place], low, high)
-        for part, chosen in zip(result, np.split(rows, ends), strict=True):
+        for part, chosen in zip(result, parted(rows, shares), strict=True):
             part.append(np.sort(chosen))
     return result
 
