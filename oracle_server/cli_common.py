@@ -43,7 +43,8 @@ DATA_ROOT = click.option(
     envvar=DATA_ROOT_VARIABLE,
     expose_value=False,
     callback=_set_data_root,
-    help="Folder of the data sets that no package carries: MNIST/raw, cifar-10-batches-py, facescrub, celeba.",
+    help="Folder of the data sets that no package carries: MNIST/raw, cifar-10-batches-py, facescrub, celeba,"
+    " ChestX-ray14.",
 )
 
 

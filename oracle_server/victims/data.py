@@ -5,6 +5,7 @@
     mnist                 all 70,000, 32x32                     <root>/MNIST/raw/*.gz
     cifar10               60,000 photos, grey, 32x32            <root>/cifar-10-batches-py
     facescrub, celeba     faces, grey, 64x64                    <root>/<name>/<identity>/*.jpg
+    chestxray14           X-rays of one finding, grey, 64x64    <root>/ChestX-ray14
 
 Nothing is downloaded.
 """
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from oracle_server.victims import att, cifar, digits, image_folders, mnist
+from oracle_server.victims import att, chest_xray, cifar, digits, image_folders, mnist
 from oracle_server.victims.images import ImageSet, ImagesUnavailableError
 
 __all__ = ["DATA", "DATA_ROOT_VARIABLE", "data_available", "data_root", "needed_root"]
@@ -45,6 +46,11 @@ _UNDER_ROOT: Mapping[str, tuple[Callable[[Path], ImageSet], Callable[[Path], boo
             )
             for name in image_folders.FOLDERS
         },
+        chest_xray.NAME: (
+            chest_xray.x_rays,
+            chest_xray.available,
+            f"{chest_xray.FOLDER}/{chest_xray.TABLES[-1]} with {chest_xray.FOLDER}/images_001/images/*.png and so on",
+        ),
     }
 )
 
