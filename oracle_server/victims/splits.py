@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from oracle_server.victims import patient_splits, ruled_splits
 from oracle_server.victims.data import DATA
 from oracle_server.victims.face_splits import FACE_SPLITS, random_split
 from oracle_server.victims.images import ImageSet
-from oracle_server.victims.ruled_splits import NAMES, ruled_split
 from oracle_server.victims.split import Split
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 SPLITS: Mapping[str, Split] = FACE_SPLITS
 """Those that need no data to be listed; ``split_named`` knows more."""
 
-SPLIT_NAMES = (*SPLITS, "random-<seed>", *NAMES)
+SPLIT_NAMES = (*SPLITS, "random-<seed>", *ruled_splits.NAMES, *patient_splits.NAMES)
 """Every name there is, with what may vary in angle brackets and what may be left out in square ones."""
 
 
@@ -46,7 +46,7 @@ def split_named(name: str) -> Split:
     kind, _, seed = name.partition("-")
     if kind == "random" and seed.isdecimal():
         return random_split(int(seed))
-    split = ruled_split(name)
+    split = ruled_splits.ruled_split(name) or patient_splits.patient_split(name)
     if split is None:
         raise ValueError(f"unknown split {name!r}: choose one of {', '.join(SPLIT_NAMES)}")
     return split
