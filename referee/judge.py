@@ -22,7 +22,8 @@ __all__ = ["Judge", "Scores"]
 
 _MOST_PHOTOS = 500  # behind a reference: a set of digits has thousands of unseen ones
 _SHOWN = 8  # real photos of each person in a report
-_NOUNS = {"digits": "digits", "mnist": "digits"}  # by data set, what its classes are called; people elsewhere
+# by data set, what its classes are called; people elsewhere
+_NOUNS = {"digits": "digits", "mnist": "digits", "chestxray14": "findings"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attacker.attacks.adversarial import Adversarial
 from attacker.attacks.brep_mi import BrepMI
 from attacker.attacks.deblur import Deblur
 from attacker.attacks.equation_solving import EquationSolving
@@ -11,6 +12,7 @@ from attacker.attacks.estimated_gradient import EstimatedGradient
 from attacker.attacks.gmi import GMI
 from attacker.attacks.ideal_model import IdealModel
 from attacker.attacks.inversion_network import InversionNetwork
+from attacker.attacks.ked_mi import KEDMI
 from attacker.attacks.latent_gradient import LatentGradient
 from attacker.attacks.map_inversion import MapInversion
 from attacker.attacks.marginal_mode import MarginalMode
@@ -26,8 +28,10 @@ from attacker.attacks.yoshimura_white import YoshimuraWhite
 
 __all__ = [
     "GMI",
+    "KEDMI",
     "METHODS",
     "VMI",
+    "Adversarial",
     "BrepMI",
     "Deblur",
     "EquationSolving",
@@ -57,11 +61,13 @@ METHODS: dict[str, type[Any]] = {
     "yoshimura_white": YoshimuraWhite,
     "brep_mi": BrepMI,
     "gmi": GMI,
+    "ked_mi": KEDMI,
     "vmi": VMI,
     "latent_gradient": LatentGradient,
     "inversion_network": InversionNetwork,
     "equation_solving": EquationSolving,
     "random_draws": RandomDraws,
+    "adversarial": Adversarial,
     "map_inversion": MapInversion,
     "white_box_counts": WhiteBoxCounts,
     "random_guess": RandomGuess,

@@ -72,6 +72,8 @@ class Flow(nn.Module):
     using Real NVP", ICLR 2017) by the library zuko: bijective, so that a draw is a function of its u.
     """
 
+    _forms: tuple[nn.Module, ...]
+
     def __init__(self, G: int, m: int, generator: torch.Generator, couplings: int = 4, hidden: int = 32) -> None:
         super().__init__()
         if m < 2:
@@ -83,17 +85,14 @@ class Flow(nn.Module):
         stacked, _ = torch.func.stack_module_state(list(chains))
         self._names = list(stacked)
         self.stacked = nn.ParameterList([stacked[name].detach() for name in self._names])
-        object.__setattr__(
-            self, "_chain", chains[0]
-        )  # the form of all, not a part: its parameters are the stacked ones
+        self._forms = (chains[0],)  # the form of all; in a tuple it is no part of this, and not among what is fitted
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         G, m = self.mean.shape
         u = torch.randn(G, n, m, generator=generator)
         v, log_volume = self._through(u, False)
-        return self.mean[:, None] + self.log_scale.exp()[:, None] * v, (
-            _standard(u) - log_volume - self.log_scale.sum(1)[:, None]
-        )
+        log_q = _standard(u) - log_volume - self.log_scale.sum(1)[:, None]
+        return self.mean[:, None] + self.log_scale.exp()[:, None] * v, log_q
 
     def inverse(self, v: Tensor) -> Tensor:
         """The u (G, n, m) of draws v."""
@@ -101,7 +100,7 @@ class Flow(nn.Module):
 
     def _through(self, x: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
         def one(parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-            through: tuple[Tensor, Tensor] = torch.func.functional_call(self._chain, parameters, (x, backwards))
+            through: tuple[Tensor, Tensor] = torch.func.functional_call(self._forms[0], parameters, (x, backwards))
             return through
 
         parameters = dict(zip(self._names, self.stacked, strict=True))
@@ -121,10 +120,11 @@ class _Chain(nn.Module):
                 "a flow is made of zuko's couplings, which are not installed: pip install 'mirage-range[attacks]'"
             ) from None
         masks = [torch.arange(m) % 2 == number % 2 for number in range(couplings)]
-        self.parts = nn.ModuleList(GeneralCouplingTransform(m, 0, mask, hidden_features=[hidden]) for mask in masks)
-        for part in self.parts:
+        parts = [GeneralCouplingTransform(m, 0, mask, hidden_features=[hidden]) for mask in masks]
+        for part in parts:
             nn.init.zeros_(part.hyper[-1].weight)
             nn.init.zeros_(part.hyper[-1].bias)
+        self.parts = nn.ModuleList(parts)
 
     def forward(self, x: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
         log_volume = torch.zeros_like(x[..., 0])

@@ -82,7 +82,8 @@ class GMI:
 
         def value(z: Tensor) -> Tensor:
             x = prior.decode(z)
-            return self.weight * identity_loss(model(x), label, self.loss) - D(x)[:, 0]
+            natural: Tensor = D(x)[:, 0]
+            return self.weight * identity_loss(model(x), label, self.loss) - natural
 
         descent = torch.optim.SGD([z], self.step, self.momentum, nesterov=self.momentum > 0)
         yield from descend(oracle, prior, z, T, value, descent, self.steps, (-bound, bound))
