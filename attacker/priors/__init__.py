@@ -8,8 +8,9 @@ from typing import Any
 
 from attacker.priors.dcgan import DCGAN
 from attacker.priors.pca import PCA
+from attacker.priors.style import Style
 from attacker.priors.vae import VAE
 
 __all__ = ["KINDS"]
 
-KINDS: dict[str, type[Any]] = {"pca": PCA, "vae": VAE, "dcgan": DCGAN}
+KINDS: dict[str, type[Any]] = {"pca": PCA, "vae": VAE, "dcgan": DCGAN, "style": Style}

@@ -1,9 +1,7 @@
 """DCGAN: a convolutional generator learns to make images that a critic takes for the public ones.
 
 A. Radford, L. Metz, S. Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
-Networks", ICLR 2016. Spectral norm: T. Miyato et al., "Spectral Normalization for Generative Adversarial Networks",
-ICLR 2018. Shifts of real and generated images: S. Zhao et al., "Differentiable Augmentation for Data-Efficient GAN
-Training", NeurIPS 2020.
+Networks", ICLR 2016. The critic, its losses and the shifts before it are in `attacker.priors.critic`.
 
     here        paper     meaning
     x           x         a public image, pixels scaled to [0, 1]
@@ -16,25 +14,21 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.utils.parametrizations import spectral_norm
+from torch import nn
 
 from attacker.priors.codes import Codes
-from attacker.priors.layers import Generator, doublings, finished, widths
+from attacker.priors.critic import BETAS, Contest, Critic, Loss, check_settings
+from attacker.priors.layers import Generator, doublings, finished
 from attacker.priors.learning import Learned, Learning
 from attacker.priors.rounds import Draws, unit_images, work_through
 
 __all__ = ["DCGAN"]
 
-_BETAS = (0.0, 0.9)  # of Adam
 _PASSES = 20  # batches that give the averaged generator its batch statistics
 
 
@@ -63,6 +57,9 @@ class DCGAN:
     average: float = 0.995
     shift: float = 0.0
     mirrored: bool = True
+    loss: Loss = "hinge"
+    penalty: float = 10.0
+    critic_steps: int = 1
 
     def learn(self, images: np.ndarray, seed: int, learning: Learning) -> Learned:
         """Train on images (N, C, H, W); `seed` draws weights, batches, codes. `ValueError` for a setting out of range
@@ -75,34 +72,27 @@ class DCGAN:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             G = Generator(self.latent, shape, self.width, low=learning.low, high=learning.high)
-            D = _Critic(shape, self.width)
+            D = Critic(shape, self.width, low=learning.low, high=learning.high, spectral=self.loss != "wasserstein")
         E = copy.deepcopy(G)
         networks = nn.ModuleList((G, D, E)).to(device).to(memory_format=torch.channels_last).train()
-        for_g = torch.optim.Adam(G.parameters(), self.learning_rate, betas=_BETAS)
-        for_d = torch.optim.Adam(D.parameters(), self.critic_rate, betas=_BETAS)
-
-        def step(batch: Tensor, draws: Draws, number: int) -> dict[str, float]:
-            made = G.unit(draws.normal(len(batch), self.latent))
-            place = self._place(draws, shape)
-            batch, made = place(batch), place(made)
-            loss = functional.relu(1 - D(batch)).mean() + functional.relu(1 + D(made.detach())).mean()
-            for_d.zero_grad()
-            loss.backward()
-            for_d.step()
-            D.requires_grad_(False)
-            fooled = -D(made).mean()
-            for_g.zero_grad()
-            fooled.backward()
-            for_g.step()
-            D.requires_grad_(True)
-            with torch.no_grad():
-                share = 1 - min(self.average, (1 + number) / (10 + number))  # forgets the first steps sooner
-                for mean, now in zip(E.parameters(), G.parameters(), strict=True):
-                    mean.lerp_(now, share)
-            return {"critic": float(loss.detach()), "generator": float(fooled.detach())}
-
+        for_g = torch.optim.Adam(G.parameters(), self.learning_rate, betas=BETAS)
+        for_d = torch.optim.Adam(D.parameters(), self.critic_rate, betas=BETAS)
+        contest = Contest(
+            make=lambda size, draws: G.unit(draws.normal(size, self.latent)),
+            further=lambda draws: draws.batches(x, self.batch_size, self.mirrored),
+            G=G,
+            D=D,
+            E=E,
+            for_g=for_g,
+            for_d=for_d,
+            average=self.average,
+            shift=self.shift,
+            loss=self.loss,
+            penalty=self.penalty,
+            critic_steps=self.critic_steps,
+        )
         work_through(
-            step,
+            contest.step,
             self.steps,
             self,
             seed,
@@ -115,53 +105,18 @@ class DCGAN:
             curves=("critic", "generator"),
         )
         _settle(E, Draws(seed, -1 % 2**32, device), self.latent, max(self.batch_size, 64))
-        return Learned(finished(E), Codes.standard(self.latent))
-
-    def _place(self, draws: Draws, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
-        """One shift for all images of a step; what lies beyond an edge is the edge's own pixels."""
-        down, right = (int(self.shift * side) for side in shape[1:])
-        top, left = draws.whole(2 * down + 1), draws.whole(2 * right + 1)
-
-        def place(x: Tensor) -> Tensor:
-            padded = functional.pad(x, (right, right, down, down), mode="replicate")
-            return padded[:, :, top : top + shape[1], left : left + shape[2]]
-
-        return place
+        return Learned(finished(E), Codes.standard(self.latent), critic=D.finished())
 
     def _check(self) -> None:
-        for name in ("latent", "steps", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_settings(self)
         if self.batch_size < 2:
             raise ValueError(f"batch_size={self.batch_size} must be at least 2: batch norm compares images")
-        for name in ("learning_rate", "critic_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average={self.average} must be at least 0 and below 1")
-        if not 0 <= self.shift <= 0.5:
-            raise ValueError(f"shift={self.shift} must lie between 0 and 0.5: it is a share of a side")
-
-
-class _Critic(nn.Module):
-    """n convolutions that halve the side, with spectral norm and leaky ReLU; one number at the end.
-
-    Pixels go in between -1 and 1: spectral norm bounds how much that number changes with the image, and between 0 and 1
-    the critic tells images apart half as well.
-    """
-
-    def __init__(self, shape: tuple[int, ...], w: int) -> None:
-        super().__init__()
-        n = doublings(shape)
-        blocks: list[nn.Module] = []
-        for a, b in pairwise((shape[0], *reversed(widths(n, w)))):
-            blocks += [spectral_norm(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2)]
-        last = nn.Linear(b * (shape[1] // 2**n) * (shape[2] // 2**n), 1)
-        self.layers = nn.Sequential(*blocks, nn.Flatten(), spectral_norm(last))
-
-    def forward(self, x: Tensor) -> Tensor:
-        told: Tensor = self.layers(2 * x - 1)
-        return told
+        if self.loss not in get_args(Loss):
+            raise ValueError(f"loss={self.loss} must be one of {', '.join(get_args(Loss))}")
+        if not 0 <= self.penalty < math.inf:
+            raise ValueError(f"penalty={self.penalty} must be at least 0 and finite")
+        if self.critic_steps < 1:
+            raise ValueError(f"critic_steps={self.critic_steps} must be at least 1")
 
 
 @torch.no_grad()

@@ -33,6 +33,10 @@ class Draws:
         """Standard normal numbers."""
         return torch.randn(shape, generator=self.generator).to(self._device)
 
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers from 0 to 1."""
+        return torch.rand(shape, generator=self.generator).to(self._device)
+
     def whole(self, high: int) -> int:
         """0, ..., high - 1."""
         return int(torch.randint(high, (), generator=self.generator))

@@ -17,6 +17,7 @@ from attacker.priors.dcgan import DCGAN
 from attacker.priors.layers import Generator
 from attacker.priors.learning import Learning
 from attacker.priors.prior import Prior
+from attacker.priors.style import Style
 from attacker.priors.train import train_prior
 from attacker.priors.vae import VAE
 from tests.attacker.prior_cases import PLACES, SHAPE, bars, distance, which
@@ -25,14 +26,17 @@ LEARNS = {  # settings that learn the bars in seconds
     "vae": "steps=150 width=8 latent=4 components=3 learning_rate=0.005 mirrored=False",
     "dcgan": "steps=300 width=16 latent=4 learning_rate=0.003 critic_rate=0.006 batch_size=16 average=0.95 shift=0.0"
     " mirrored=False",
+    "style": "steps=300 width=16 latent=4 style=8 learning_rate=0.003 critic_rate=0.006 batch_size=16 average=0.95"
+    " mirrored=False",
 }
 NEAR = 0.22  # between draws that look like the bars and draws that don't
 STEPS = 6  # of a round, in these tests
 QUICK = {
     "vae": VAE(steps=2 * STEPS + 2, width=2, latent=3, components=2, batch_size=8),
     "dcgan": DCGAN(steps=2 * STEPS + 2, width=2, latent=3, batch_size=8),
+    "style": Style(steps=2 * STEPS + 2, width=2, latent=3, style=4, batch_size=8),
 }
-both = pytest.mark.parametrize("kind", sorted(QUICK))
+each = pytest.mark.parametrize("kind", sorted(QUICK))
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def drawn(prior: Prior) -> np.ndarray:
     return prior.images(prior.codes.draw(64, torch.Generator().manual_seed(5)))
 
 
-@both
+@each
 def test_draws_look_like_the_images(kind: str, public: Path, tmp_path: Path) -> None:
     words = LEARNS[kind].split()
     prior = train_prior(kind, words, public, 0, tmp_path / "prior")
@@ -84,7 +88,7 @@ def stop_at(step: int) -> Callable[[int, int, str], None]:
 
 
 def weights(learned: Any) -> list[torch.Tensor]:
-    parts = [learned.generator, *([learned.encoder] if learned.encoder else [])]
+    parts = [part for part in (learned.generator, learned.encoder, learned.critic) if part is not None]
     return [tensor for part in parts for tensor in part.state_dict().values()]
 
 
@@ -93,7 +97,7 @@ def learning(at: Path, progress: Callable[[int, int, str], None] = lambda done, 
     return Learning(at, progress=progress)
 
 
-@both
+@each
 @pytest.mark.parametrize("step", [STEPS - 3, STEPS + 4])
 def test_a_stopped_training_ends_as_an_undisturbed_one(kind: str, step: int, tmp_path: Path) -> None:
     x, method = bars(), QUICK[kind]
@@ -110,22 +114,27 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(kind: str, step: int, tmp
     assert not all(torch.equal(a, b) for a, b in zip(weights(other), weights(undisturbed), strict=True))
 
 
-@both
-def test_archives_compute_the_same_bits(kind: str, public: Path, tmp_path: Path) -> None:
+@each
+def test_archives_compute_the_same_numbers(kind: str, public: Path, tmp_path: Path) -> None:
     learned = QUICK[kind].learn(bars(), 0, learning(tmp_path / "learned"))
     settings = [f"{name}={value}" for name, value in vars(QUICK[kind]).items()]
     prior = train_prior(kind, settings, public, 0, tmp_path / "prior")
     z = prior.codes.draw(20, torch.Generator().manual_seed(0))
-    np.testing.assert_array_equal(prior.generator(z).numpy(), learned.generator(z).numpy())
+    rounding = 0 if prior.layers == 1 else 1e-6  # an archive without views is laid out anew
+    np.testing.assert_allclose(prior.generator(z).numpy(), learned.generator(z).numpy(), rtol=0, atol=rounding)
     if learned.encoder is not None and prior.encoder is not None:
         x = torch.from_numpy(bars())
         assert torch.equal(prior.encoder(x), learned.encoder(x))
-    assert (prior.encoder is None) == (learned.encoder is None)
-    left = {file.name for file in (tmp_path / "prior").iterdir()} - {"encoder.pt2"}
-    assert left == {"card.json", "codes.npz", "generator.pt2", "samples.png", "training.json"}  # and no checkpoint
+    if learned.critic is not None and prior.critic is not None:
+        x = torch.from_numpy(bars())
+        torch.testing.assert_close(prior.critic(x), learned.critic(x))
+    assert (prior.encoder is None, prior.critic is None) == (learned.encoder is None, learned.critic is None)
+    networks = {"generator.pt2"} if prior.layers == 1 else {"mapping.pt2", "synthesis.pt2"}
+    left = {file.name for file in (tmp_path / "prior").iterdir()} - {"encoder.pt2", "critic.pt2"}
+    assert left == {"card.json", "codes.npz", "samples.png", "training.json"} | networks  # and no checkpoint
 
 
-@both
+@each
 @pytest.mark.parametrize("shape", [(3, 19, 26), (1, 16, 16)])
 def test_any_shape_and_range(kind: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     x = np.random.default_rng(0).uniform(-1, 3, (6, *shape)).astype(np.float32)
@@ -158,14 +167,14 @@ def test_averaged_weights_have_batch_statistics_of_their_own(tmp_path: Path) -> 
     assert (made[1].var((0, 2, 3)) - 1).abs().max() > 0.2
 
 
-@both
+@each
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
         ({"latent": 0}, "latent=0 must be at least 1"),
         ({"steps": 0}, "steps=0 must be at least 1"),
         ({"width": -1}, "width=-1 must be at least 1"),
-        ({"batch_size": 1}, "batch_size=1 must be at least 2"),
+        ({"batch_size": 0}, "batch_size=0 must be at least"),
         ({"learning_rate": 0.0}, "learning_rate=0.0 must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan must be above 0"),
     ],
@@ -180,9 +189,16 @@ def test_settings_out_of_range_are_refused(kind: str, wrong: dict[str, Any], sen
     [
         (VAE(components=0), "components=0 must be at least 1"),
         (VAE(beta=0.0), "beta=0.0 must be above 0"),
+        (VAE(batch_size=1), "batch_size=1 must be at least 2"),
+        (DCGAN(batch_size=1), "batch_size=1 must be at least 2"),
         (DCGAN(critic_rate=-1.0), "critic_rate=-1.0 must be above 0"),
         (DCGAN(average=1.0), "average=1.0 must be at least 0 and below 1"),
         (DCGAN(shift=0.6), "shift=0.6 must lie between 0 and 0.5"),
+        (DCGAN(loss="least squares"), "loss=least squares must be one of hinge, wasserstein"),  # type: ignore[arg-type]
+        (DCGAN(penalty=-1.0), "penalty=-1.0 must be at least 0"),
+        (DCGAN(critic_steps=0), "critic_steps=0 must be at least 1"),
+        (Style(style=0), "style=0 must be at least 1"),
+        (Style(mixing=1.5), "mixing=1.5 must lie between 0 and 1"),
     ],
     ids=str,
 )
@@ -191,7 +207,7 @@ def test_their_own_settings_too(method: Any, sentence: str, tmp_path: Path) -> N
         method.learn(bars(), 0, learning(tmp_path))
 
 
-@both
+@each
 def test_images_that_teach_nothing_are_refused(kind: str, tmp_path: Path) -> None:
     for images, sentence in ((bars(1), "one image"), (np.zeros((5, 1, 7, 9), np.float32), "too small")):
         with pytest.raises(ValueError, match=sentence):
