@@ -82,19 +82,47 @@ def show(folder: Path) -> None:
 
 
 @prior.command("import", epilog="Example: attacker prior import stylegan.pt2 --low -1 --high 1 --out priors/theirs")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_FILE, required=False)
+@click.option("--mapping", type=_FILE, help="In place of FILE, with --synthesis: from codes (N, m) to styles (N, d).")
+@click.option("--synthesis", type=_FILE, help="From one style for each layer, (N, L, d), to images (N, C, H, W).")
 @click.option("--out", required=True, type=_FOLDER, help="The prior's own folder.")
 @click.option("--public", type=_FOLDER, help="Folder of the images that it was learned from, where they are known.")
 @click.option("--low", default=0.0, show_default=True, help="Least value of a pixel.")
 @click.option("--high", default=1.0, show_default=True, help="Greatest value of a pixel.")
 @click.option("--encoder", type=_FILE, help="A .pt2 file from images back to codes.")
-def import_(file: Path, out: Path, public: Path | None, low: float, high: float, encoder: Path | None) -> None:
+@click.option("--critic", type=_FILE, help="A .pt2 file from images to how natural they look, (N, 1).")
+def import_(
+    file: Path | None,
+    mapping: Path | None,
+    synthesis: Path | None,
+    out: Path,
+    public: Path | None,
+    low: float,
+    high: float,
+    encoder: Path | None,
+    critic: Path | None,
+) -> None:
     """Take a generator of one's own: FILE is what torch.export.save wrote of a module from codes (N, m), drawn from
-    N(0, I), to images (N, C, H, W), with N free. No code of it is run.
+    N(0, I), to images (N, C, H, W), with N free; one that takes a style for each layer is two such files, --mapping
+    and --synthesis. No code of them is run.
     """
     with one_sentence():
-        taken = import_prior(file, out, low=low, high=high, encoder=encoder, public=public)
+        generator = _generator(file, mapping, synthesis)
+        taken = import_prior(generator, out, low=low, high=high, encoder=encoder, critic=critic, public=public)
     _show(taken, out)
+
+
+def _generator(file: Path | None, mapping: Path | None, synthesis: Path | None) -> Path | tuple[Path, Path]:
+    """What was named, of exactly one form."""
+    if file is not None and mapping is None and synthesis is None:
+        return file
+    if file is None and mapping is not None and synthesis is not None:
+        return mapping, synthesis
+    if file is not None:
+        raise ValueError("a generator is one FILE, or --mapping and --synthesis: name one of the two forms")
+    if mapping is None and synthesis is None:
+        raise ValueError("name the generator: one FILE, or --mapping and --synthesis")
+    raise ValueError(f"a generator of two parts needs --{'synthesis' if mapping else 'mapping'}, too")
 
 
 def _show(shown: Prior, folder: Path) -> None:
@@ -107,7 +135,9 @@ def _show(shown: Prior, folder: Path) -> None:
         ("kind", card.kind),
         ("code", f"{card.latent} numbers, {len(shown.codes.weights)} Gaussian(s)"),
         ("images", f"{card.shape} from {card.low:g} to {card.high:g}"),
+        ("layers", f"{card.layers}, each takes a code of its own" if card.layers > 1 else "1"),
         ("encoder", "yes" if shown.encoder is not None else "no"),
+        ("critic", "yes" if shown.critic is not None else "no"),
         *((name.replace("_", " "), f"{value}") for name, value in made.items()),
         ("parameters", ", ".join(f"{name}={value}" for name, value in settings.items())),
         ("public images", card.public_sha256 or "unknown"),

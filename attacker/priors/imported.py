@@ -23,16 +23,20 @@ _SLACK = 1e-3  # of the range: what a sum of rounded numbers may go beyond it
 
 
 def import_prior(
-    generator: Path,
+    generator: Path | tuple[Path, Path],
     out: Path,
     *,
     low: float = 0.0,
     high: float = 1.0,
     encoder: Path | None = None,
+    critic: Path | None = None,
     public: Path | None = None,
 ) -> Prior:
-    """Make `out` the prior of a generator (N, m) -> (N, C, H, W) whose codes are N(0, I), with an encoder back where
-    there is one; `public` is the folder of images that it was learned from.
+    """Make `out` the prior of a generator whose codes are N(0, I), with an encoder back and a critic where there are
+    such; `public` is the folder of images that it was learned from.
+
+    A generator is one archive (N, m) -> (N, C, H, W), or two of a layered one: a mapping (N, m) -> (N, d) and a
+    synthesis (N, L, d) -> (N, C, H, W). An encoder maps (N, C, H, W) -> (N, m), a critic (N, C, H, W) -> (N, 1).
 
     Raises `ValueError` for archives of other shapes, images that are not finite or not between `low` and `high`, or a
     folder with another prior; `UnsafeArchive` for a file that could run code. `out` is then left as it was.
@@ -43,18 +47,32 @@ def import_prior(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import-") as name:
         folder = Path(name) / "prior"
         folder.mkdir()
-        made = {"generator_sha256": _stripped(generator, folder / "generator.pt2")}
-        m, shape = _sizes(archive.check(folder / "generator.pt2"), generator)
-        if encoder is not None:
-            made["encoder_sha256"] = _stripped(encoder, folder / "encoder.pt2")
-            found = archive.check(folder / "encoder.pt2")
-            if (found.input_shape[1:], found.output_shape[1:]) != (shape, (m,)):
-                raise ValueError(
-                    f"{encoder} maps {found.input_shape[1:]} to {found.output_shape[1:]}: the encoder of this"
-                    f" generator maps images {shape} to codes {(m,)}"
-                )
+        made: dict[str, str] = {}
+
+        def taken(source: Path, part: str) -> archive.ArchiveInfo:
+            """What an archive says of itself; what is kept of it is in the folder, its hash in `made`."""
+            target = folder / f"{part}.pt2"
+            archive.strip(source, target)
+            made[f"{part}_sha256"] = hashlib.sha256(target.read_bytes()).hexdigest()
+            return archive.check(target)
+
+        if isinstance(generator, tuple):
+            source = generator[1]
+            m, layers, shape = _layered_sizes(taken(generator[0], "mapping"), taken(source, "synthesis"), generator)
+        else:
+            source, layers = generator, 1
+            words = "a prior maps float32 codes (N, m), N free, to images (N, C, H, W)"
+            (m,), shape = _sizes(taken(generator, "generator"), generator, (2, 4), words)
+        for part, file, gives, words in (
+            ("encoder", encoder, (m,), f"codes {(m,)}"),
+            ("critic", critic, (1,), "one number each, (N, 1)"),
+        ):
+            if file is not None:
+                words = f"the {part} of this generator maps images {shape} to {words}, float32, N free"
+                if _sizes(taken(file, part), file, (4, 2), words) != (shape, gives):
+                    raise ValueError(f"{file} is of other sizes: {words}")
         digest = "" if public is None else _digest(public, shape)
-        card = PriorCard(KIND, m, shape, low, high, digest, made)
+        card = PriorCard(KIND, m, shape, low, high, digest, made, layers)
         if (out / "card.json").exists():
             kept = load_prior(out)
             if kept.card != card:
@@ -63,7 +81,7 @@ def import_prior(
         Codes.standard(m).save(folder / "codes.npz")
         save_card(card, folder)
         prior = load_prior(folder)
-        _look(prior, generator)
+        _look(prior, source, critic)
         sheet_of_samples(prior).save(folder / "samples.png")
         out.mkdir(exist_ok=True)
         for file in sorted(folder.iterdir(), key=lambda file: file.name == "card.json"):  # the card comes last
@@ -71,22 +89,29 @@ def import_prior(
     return load_prior(out)
 
 
-def _stripped(source: Path, target: Path) -> str:
-    """The hash of what is kept of an archive."""
-    archive.strip(source, target)
-    return hashlib.sha256(target.read_bytes()).hexdigest()
-
-
-def _sizes(info: archive.ArchiveInfo, source: Path) -> tuple[int, tuple[int, ...]]:
-    """m and (C, H, W)."""
+def _sizes(info: archive.ArchiveInfo, source: Path, ranks: tuple[int, int], words: str) -> tuple[tuple[int, ...], ...]:
+    """What an archive takes and gives, both without N; `ValueError` unless N alone is free."""
     takes, gives = info.input_shape, info.output_shape
-    fixed = [size for size in (*takes[1:], *gives[1:]) if size is not None]
-    if (len(takes), len(gives), len(fixed)) != (2, 4, 4) or takes[0] is not None or info.dtype != "float32":
-        raise ValueError(
-            f"{source} maps {info.dtype} {takes} to {gives}: a prior maps float32 codes (N, m), N free, to images"
-            " (N, C, H, W); wrap the generator and export it again"
-        )
-    return fixed[0], tuple(fixed[1:])
+    fixed = [tuple(size for size in sizes[1:] if size is not None) for sizes in (takes, gives)]
+    free = takes[:1] == (None,) and [len(takes) - 1, len(gives) - 1] == [len(sizes) for sizes in fixed]
+    if (len(takes), len(gives)) != ranks or not free or info.dtype != "float32":
+        raise ValueError(f"{source} maps {info.dtype} {takes} to {gives}: {words}; wrap it and export it again")
+    return tuple(fixed)
+
+
+def _layered_sizes(
+    mapping: archive.ArchiveInfo, synthesis: archive.ArchiveInfo, sources: tuple[Path, Path]
+) -> tuple[int, int, tuple[int, ...]]:
+    """m, L and (C, H, W)."""
+    words = "a mapping takes float32 codes (N, m), N free, to styles (N, d)"
+    (m,), (d,) = _sizes(mapping, sources[0], (2, 2), words)
+    words = "a synthesis takes float32 styles (N, L, d), N free, to images (N, C, H, W)"
+    (L, wanted), shape = _sizes(synthesis, sources[1], (3, 4), words)
+    if d != wanted:
+        raise ValueError(f"{sources[0]} gives styles of {d} numbers, {sources[1]} takes styles of {wanted}")
+    if L < 2:
+        raise ValueError(f"{sources[1]} takes L={L} style: a layered generator has 2 or more; import the two as one")
+    return m, L, shape
 
 
 def _digest(public: Path, shape: tuple[int, ...]) -> str:
@@ -99,17 +124,30 @@ def _digest(public: Path, shape: tuple[int, ...]) -> str:
     return sha256_of_public(public)
 
 
-def _look(prior: Prior, source: Path) -> None:
-    """`ValueError` unless a few draws give images as the card says."""
-    card = prior.card
-    with torch.no_grad():
-        images = prior.generator(prior.codes.draw(_DRAWS, torch.Generator().manual_seed(0))).numpy()
-    if images.shape != (_DRAWS, *card.shape) or not np.isfinite(images).all():
-        raise ValueError(f"{source} makes pixels that are not finite of codes drawn from N(0, I): it is no prior")
-    least, most = float(images.min()), float(images.max())
-    slack = _SLACK * (card.high - card.low)
-    if least < card.low - slack or most > card.high + slack:
-        raise ValueError(
-            f"{source} makes pixels from {least:.3g} to {most:.3g}, beyond {card.low:g} to {card.high:g}: name its"
-            " range with --low and --high, or scale its images to the model's"
-        )
+def _look(prior: Prior, source: Path, critic: Path | None) -> None:
+    """`ValueError` unless a few draws, and of a layered generator draws for each layer too, give images as the card
+    says, and finite numbers of the critic.
+    """
+    card, draw = prior.card, torch.Generator().manual_seed(0)
+    codes = [prior.codes.draw(_DRAWS, draw)]
+    if card.layers > 1:
+        codes.append(prior.codes.draw(_DRAWS * card.layers, draw).unflatten(0, (_DRAWS, card.layers)))
+    for z in codes:
+        with torch.no_grad():
+            images = prior.generator(z).numpy()
+        if images.shape != (_DRAWS, *card.shape) or not np.isfinite(images).all():
+            raise ValueError(f"{source} makes pixels that are not finite of codes drawn from N(0, I): it is no prior")
+        least, most = float(images.min()), float(images.max())
+        slack = _SLACK * (card.high - card.low)
+        if least < card.low - slack or most > card.high + slack:
+            raise ValueError(
+                f"{source} makes pixels from {least:.3g} to {most:.3g}, beyond {card.low:g} to {card.high:g}: name its"
+                " range with --low and --high, or scale its images to the model's"
+            )
+        if prior.critic is not None:
+            with torch.no_grad():
+                told = prior.critic(torch.from_numpy(images))
+            if told.shape != (_DRAWS, 1) or not told.isfinite().all():
+                raise ValueError(
+                    f"{critic} says numbers that are not finite of the generator's images: it is no critic"
+                )

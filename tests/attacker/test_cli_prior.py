@@ -97,7 +97,7 @@ def test_a_training_that_is_stopped_or_killed_goes_on(public: Path, tmp_path: Pa
 
 def test_what_cannot_be_trained_is_one_sentence(public: Path, tmp_path: Path) -> None:
     out = tmp_path / "prior"
-    assert "there is pca, vae, dcgan" in refuses("train", "flow", "--public", public, "--out", out)
+    assert "there is pca, vae, dcgan, style" in refuses("train", "flow", "--public", public, "--out", out)
     assert "vae has the parameters latent" in refuses(
         "train", "vae", "--public", public, "--out", out, "--set", "depth=3"
     )
@@ -178,6 +178,84 @@ def test_a_generator_that_is_none_is_one_sentence(public: Path, tmp_path: Path) 
     np.save(public / "images.npy", np.zeros((3, 1, 8, 8), np.float32))
     assert "the generator makes (1, 17, 16)" in refuses("import", good, "--out", out, "--low", -1, "--public", public)
     assert not out.exists()
+
+
+def row(said: str, name: str) -> str:
+    """What a table says of `name`."""
+    found = (line.strip("│").split("│") for line in said.splitlines())
+    return next(cells[1].strip() for cells in found if cells[0].strip() == name)
+
+
+class Layers(nn.Module):
+    """A user's synthesis (N, 3, 4) -> (N, 1, 17, 16) between -1 and 1; wide codes for layers of their own leave it."""
+
+    def __init__(self, beyond: float = 0.0) -> None:
+        super().__init__()
+        self.dense, self.beyond = nn.Linear(12, 17 * 16), beyond
+
+    def forward(self, style: torch.Tensor) -> torch.Tensor:
+        apart = (style[:, :1] - style[:, 1:]).abs().sum((1, 2))
+        return (self.dense(style.flatten(1)).tanh() + self.beyond * apart[:, None]).unflatten(1, SHAPE)
+
+
+def test_a_layered_generator_of_ones_own(tmp_path: Path) -> None:
+    one, other = nn.Sequential(nn.Linear(3, 4), nn.Tanh()), Layers()
+    judge = nn.Sequential(nn.Flatten(), nn.Linear(17 * 16, 1))
+    mapping, synthesis = export(one, tmp_path / "m.pt2", 3), export(other, tmp_path / "s.pt2", 3, 4)
+    critic, out = export(judge, tmp_path / "c.pt2", *SHAPE), tmp_path / "prior"
+    words = ("import", "--mapping", mapping, "--synthesis", synthesis, "--out", out, "--low", -1, "--critic", critic)
+    said = says(*words)
+    rows = [row(said, name) for name in ("layers", "encoder", "critic")]
+    assert rows == ["3, each takes a code of its own", "no", "yes"]
+    prior = load_prior(out)
+    z, x = torch.randn(5, 3, 3), torch.from_numpy(bars(5))
+    assert (prior.layers, prior.card.latent) == (3, 3)
+    torch.testing.assert_close(prior.decode(z), other(one(z)))
+    torch.testing.assert_close(prior.decode(z[:, 0]), other(one(z[:, :1]).expand(-1, 3, -1)))
+    assert prior.critic is not None
+    torch.testing.assert_close(prior.critic(x), judge(x))
+    assert says(*words) == said
+    assert says("show", out) == said
+    assert "holds another prior (imported)" in refuses(*words[:-2])  # without the critic it is another
+
+
+def test_a_critic_comes_with_a_plain_generator_too(tmp_path: Path) -> None:
+    good = export(Theirs(), tmp_path / "g.pt2", 3)
+    judge = export(nn.Sequential(nn.Flatten(), nn.Linear(17 * 16, 1)), tmp_path / "c.pt2", *SHAPE)
+    words = ("import", good, "--low", -1, "--out", tmp_path / "prior")
+    assert "the critic of this generator maps images (1, 17, 16) to one number each" in refuses(
+        *words, "--critic", good
+    )
+    said = says(*words, "--critic", judge)
+    assert (row(said, "layers"), row(said, "critic")) == ("1", "yes")
+    assert load_prior(tmp_path / "prior").critic is not None
+
+
+def test_parts_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
+    good = export(Theirs(), tmp_path / "g.pt2", 3)
+    mapping, synthesis = export(nn.Linear(3, 4), tmp_path / "m.pt2", 3), export(Layers(), tmp_path / "s.pt2", 3, 4)
+    end = ("--low", -1, "--out", tmp_path / "prior")
+    one_form = "a generator is one FILE, or --mapping and --synthesis: name one of the two forms"
+    assert one_form in refuses("import", good, "--mapping", mapping, *end)
+    assert one_form in refuses("import", good, "--mapping", mapping, "--synthesis", synthesis, *end)
+    assert "name the generator" in refuses("import", *end)
+    assert "needs --synthesis, too" in refuses("import", "--mapping", mapping, *end)
+    assert "needs --mapping, too" in refuses("import", "--synthesis", synthesis, *end)
+
+    def both(one: Path, other: Path) -> str:
+        return refuses("import", "--mapping", one, "--synthesis", other, *end)
+
+    narrow = export(nn.Linear(3, 2), tmp_path / "n.pt2", 3)
+    assert "n.pt2 gives styles of 2 numbers" in both(narrow, synthesis)
+    assert "m.pt2 maps float32 (None, 3) to (None, 4): a synthesis takes" in both(mapping, mapping)
+    assert "a mapping takes float32 codes (N, m), N free, to styles (N, d)" in both(synthesis, synthesis)
+    fixed = export(Layers(), tmp_path / "fixed.pt2", 3, 4, free=False)
+    assert "a synthesis takes float32 styles (N, L, d), N free" in both(mapping, fixed)
+    single = nn.Sequential(nn.Flatten(), nn.Linear(4, 17 * 16), nn.Unflatten(1, SHAPE), nn.Tanh())
+    assert "takes L=1 style" in both(mapping, export(single, tmp_path / "single.pt2", 1, 4))
+    beyond = export(Layers(1.0), tmp_path / "beyond.pt2", 3, 4)  # only where layers have codes of their own
+    assert "beyond.pt2 makes pixels from" in both(mapping, beyond)
+    assert not (tmp_path / "prior").exists()
 
 
 def test_a_run_is_handed_its_prior(tmp_path: Path) -> None:
