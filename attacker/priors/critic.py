@@ -15,10 +15,10 @@ Training", NeurIPS 2020.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
+from itertools import islice, pairwise
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -83,33 +83,28 @@ class Contest:
     D: with "hinge" on max(0, 1 - D(x)) + max(0, 1 + D(G(z))), with "wasserstein" on D(G(z)) - D(x) and `penalty` times
     the gradient penalty. G: on -D(G(z)). Before D looks, real and generated images are shifted alike.
 
+    method   settings of the prior, such as DCGAN
+    x        all public images, for the steps of D after the first
     make     batch size and draws to images in [0, 1], made by G
-    further  more batches of public images, from a step's own draws: for the steps of D after the first
     """
 
+    method: Any
+    x: Tensor
     make: Callable[[int, Draws], Tensor]
-    further: Callable[[Draws], Iterator[Tensor]]
     G: nn.Module
     D: Critic
     E: nn.Module
     for_g: torch.optim.Optimizer
     for_d: torch.optim.Optimizer
-    average: float
-    shift: float
-    loss: Loss = "hinge"
-    penalty: float = 10.0
-    critic_steps: int = 1
 
     def step(self, batch: Tensor, draws: Draws, number: int) -> dict[str, float]:
         """One turn; both losses."""
-        if self.critic_steps > 1:
-            more = self.further(draws)
-            for _ in range(self.critic_steps - 1):
-                x = next(more)
-                with torch.no_grad():
-                    made = self.make(len(x), draws)
-                place = self._place(draws, tuple(x.shape[1:]))
-                self._teach(place(x), place(made), draws)
+        further = draws.batches(self.x, self.method.batch_size, self.method.mirrored)  # draws nothing until it is asked
+        for x in islice(further, self.method.critic_steps - 1):
+            with torch.no_grad():
+                made = self.make(len(x), draws)
+            place = self._place(draws, tuple(x.shape[1:]))
+            self._teach(place(x), place(made), draws)
         made = self.make(len(batch), draws)
         place = self._place(draws, tuple(batch.shape[1:]))
         batch, made = place(batch), place(made)
@@ -121,18 +116,18 @@ class Contest:
         self.for_g.step()
         self.D.requires_grad_(True)
         with torch.no_grad():
-            share = 1 - min(self.average, (1 + number) / (10 + number))  # forgets the first steps sooner
+            share = 1 - min(self.method.average, (1 + number) / (10 + number))  # forgets the first steps sooner
             for mean, now in zip(self.E.parameters(), self.G.parameters(), strict=True):
                 mean.lerp_(now, share)
         return {"critic": loss, "generator": float(fooled.detach())}
 
     def _teach(self, x: Tensor, made: Tensor, draws: Draws) -> float:
         """One step of D."""
-        if self.loss == "hinge":
+        if self.method.loss == "hinge":
             loss = functional.relu(1 - self.D.unit(x)).mean() + functional.relu(1 + self.D.unit(made)).mean()
         else:
             loss = self.D.unit(made).mean() - self.D.unit(x).mean()
-            loss = loss + self.penalty * gradient_penalty(self.D.unit, x, made, draws.uniform(len(x), 1, 1, 1))
+            loss = loss + self.method.penalty * gradient_penalty(self.D.unit, x, made, draws.uniform(len(x), 1, 1, 1))
         self.for_d.zero_grad()
         loss.backward()
         self.for_d.step()
@@ -140,7 +135,7 @@ class Contest:
 
     def _place(self, draws: Draws, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
         """One shift for all images of a step; what lies beyond an edge is the edge's own pixels."""
-        down, right = (int(self.shift * side) for side in shape[1:])
+        down, right = (int(self.method.shift * side) for side in shape[1:])
         top, left = draws.whole(2 * down + 1), draws.whole(2 * right + 1)
 
         def place(x: Tensor) -> Tensor:
@@ -160,7 +155,7 @@ def gradient_penalty(D: Callable[[Tensor], Tensor], x: Tensor, made: Tensor, bet
 
 def check_settings(method: Any) -> None:
     """`ValueError` for a setting out of range that all of them have."""
-    for name in ("latent", "steps", "width"):
+    for name in ("latent", "steps", "width", "critic_steps"):
         if getattr(method, name) < 1:
             raise ValueError(f"{name}={getattr(method, name)} must be at least 1")
     for name in ("learning_rate", "critic_rate"):
@@ -170,3 +165,7 @@ def check_settings(method: Any) -> None:
         raise ValueError(f"average={method.average} must be at least 0 and below 1")
     if not 0 <= method.shift <= 0.5:
         raise ValueError(f"shift={method.shift} must lie between 0 and 0.5: it is a share of a side")
+    if method.loss not in get_args(Loss):
+        raise ValueError(f"loss={method.loss} must be one of {', '.join(get_args(Loss))}")
+    if not 0 <= method.penalty < math.inf:
+        raise ValueError(f"penalty={method.penalty} must be at least 0 and finite")

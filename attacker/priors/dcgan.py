@@ -13,13 +13,12 @@ Networks", ICLR 2016. The critic, its losses and the shifts before it are in `at
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attacker.priors.codes import Codes
 from attacker.priors.critic import BETAS, Contest, Critic, Loss, check_settings
@@ -77,22 +76,12 @@ class DCGAN:
         networks = nn.ModuleList((G, D, E)).to(device).to(memory_format=torch.channels_last).train()
         for_g = torch.optim.Adam(G.parameters(), self.learning_rate, betas=BETAS)
         for_d = torch.optim.Adam(D.parameters(), self.critic_rate, betas=BETAS)
-        contest = Contest(
-            make=lambda size, draws: G.unit(draws.normal(size, self.latent)),
-            further=lambda draws: draws.batches(x, self.batch_size, self.mirrored),
-            G=G,
-            D=D,
-            E=E,
-            for_g=for_g,
-            for_d=for_d,
-            average=self.average,
-            shift=self.shift,
-            loss=self.loss,
-            penalty=self.penalty,
-            critic_steps=self.critic_steps,
-        )
+
+        def make(size: int, draws: Draws) -> Tensor:
+            return G.unit(draws.normal(size, self.latent))
+
         work_through(
-            contest.step,
+            Contest(self, x, make, G, D, E, for_g, for_d).step,
             self.steps,
             self,
             seed,
@@ -111,12 +100,6 @@ class DCGAN:
         check_settings(self)
         if self.batch_size < 2:
             raise ValueError(f"batch_size={self.batch_size} must be at least 2: batch norm compares images")
-        if self.loss not in get_args(Loss):
-            raise ValueError(f"loss={self.loss} must be one of {', '.join(get_args(Loss))}")
-        if not 0 <= self.penalty < math.inf:
-            raise ValueError(f"penalty={self.penalty} must be at least 0 and finite")
-        if self.critic_steps < 1:
-            raise ValueError(f"critic_steps={self.critic_steps} must be at least 1")
 
 
 @torch.no_grad()

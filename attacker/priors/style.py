@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attacker.priors.codes import Codes
-from attacker.priors.critic import BETAS, Contest, Critic, check_settings
+from attacker.priors.critic import BETAS, Contest, Critic, Loss, check_settings
 from attacker.priors.layered import Layered
 from attacker.priors.layers import doublings, finished, widths
 from attacker.priors.learning import Learned, Learning
@@ -42,18 +42,20 @@ _CENTRE = 0.01  # the same for codes: the mapping can be differentiated at z = 0
 
 @dataclass(frozen=True)
 class Style:
-    """In turn one step of the critic on the hinge loss and one of mapping and synthesis; what is kept is the running
-    average of their weights. In a share `mixing` of images two codes share the layers, the first up to a layer that is
-    drawn, so that the synthesis learns to take a code for each layer.
+    """In turn `critic_steps` steps of the critic and one of mapping and synthesis; what is kept is the running average
+    of their weights. In a share `mixing` of images two codes share the layers, the first up to a layer that is drawn,
+    so that the synthesis learns to take a code for each layer. Without batch norm it is the Wasserstein loss that keeps
+    images apart; with "hinge" they become one image unless the rates are lower.
 
     Before the critic looks, real and generated images are shifted alike by up to `shift` of a side, which hinders it
     from learning a few images by heart (0.125, for some hundred). With `mirrored` an image is exchanged left and right
     every second time, which suits faces and not digits.
 
-    Differences from the reference: no noise inputs, so that an image is a function of its code; the critic of our
-    DCGAN and its hinge loss with spectral norm; no equalised learning rates, path length or style penalties; nearest
-    neighbours in place of filtered upsampling, images of all sides added up before a sigmoid by maps without a style;
-    a mapping of three layers, which divides codes by their length a little less near 0; fewer channels.
+    Differences from the reference: no noise inputs, so that an image is a function of its code; the plain
+    critic of our DCGAN, the Wasserstein loss with `penalty` times its gradient penalty; no equalised learning rates or
+    penalty on path lengths; nearest neighbours in place of filtered upsampling; images of all sides are added up by
+    maps without a style, before a sigmoid; a mapping of three layers, which divides codes by their length, a little
+    less near 0; fewer channels.
     """
 
     kind: ClassVar[str] = "style-based generative adversarial network"
@@ -61,15 +63,18 @@ class Style:
 
     latent: int = 32
     style: int = 64
-    steps: int = 2000
+    steps: int = 3000
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     critic_rate: float = 8e-4
-    width: int = 128
+    width: int = 64
     average: float = 0.995
     mixing: float = 0.5
     shift: float = 0.0
     mirrored: bool = True
+    loss: Loss = "wasserstein"
+    penalty: float = 10.0
+    critic_steps: int = 1
 
     def learn(self, images: np.ndarray, seed: int, learning: Learning) -> Learned:
         """Train on images (N, C, H, W); `seed` draws weights, batches, codes. `ValueError` for a setting out of range
@@ -83,7 +88,7 @@ class Style:
             torch.manual_seed(seed)
             synthesis = Synthesis(self.style, shape, self.width, low=learning.low, high=learning.high)
             G = Layered(Mapping(self.latent, self.style), synthesis, synthesis.layers)
-            D = Critic(shape, self.width, low=learning.low, high=learning.high)
+            D = Critic(shape, self.width, low=learning.low, high=learning.high, spectral=self.loss != "wasserstein")
         E = copy.deepcopy(G)
         networks = nn.ModuleList((G, D, E)).to(device).to(memory_format=torch.channels_last).train()
         for_g = torch.optim.Adam(G.parameters(), self.learning_rate, betas=BETAS)
@@ -93,19 +98,8 @@ class Style:
             one, other = G.mapping(draws.normal(2 * size, self.latent)).chunk(2)
             return synthesis.unit(self._mix(one, other, G.layers, draws))
 
-        contest = Contest(
-            make=make,
-            further=lambda draws: draws.batches(x, self.batch_size, self.mirrored),
-            G=G,
-            D=D,
-            E=E,
-            for_g=for_g,
-            for_d=for_d,
-            average=self.average,
-            shift=self.shift,
-        )
         work_through(
-            contest.step,
+            Contest(self, x, make, G, D, E, for_g, for_d).step,
             self.steps,
             self,
             seed,
