@@ -193,6 +193,7 @@ class KEDMI:
             if self.mirrored:
                 flip = torch.rand(len(real), 1, 1, 1, generator=draws.generator).to(device) < 0.5
                 real = torch.where(flip, real.flip(-1), real)
+            real = real.contiguous(memory_format=torch.channels_last)
             made = G(draws.normal(len(real), self.latent))
             unit = (made - low) / (high - low)
             # D: the target's knowledge, and real or generated
