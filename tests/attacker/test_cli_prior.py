@@ -223,6 +223,10 @@ def test_a_critic_comes_with_a_plain_generator_too(tmp_path: Path) -> None:
     good = export(Theirs(), tmp_path / "g.pt2", 3)
     judge = export(nn.Sequential(nn.Flatten(), nn.Linear(17 * 16, 1)), tmp_path / "c.pt2", *SHAPE)
     words = ("import", good, "--low", -1, "--out", tmp_path / "prior")
+    endless = nn.Linear(17 * 16, 1)
+    nn.init.constant_(endless.bias, float("inf"))
+    file = export(nn.Sequential(nn.Flatten(), endless), tmp_path / "endless.pt2", *SHAPE)
+    assert "endless.pt2 says numbers that are not finite" in refuses(*words, "--critic", file)
     assert "the critic of this generator maps images (1, 17, 16) to one number each" in refuses(
         *words, "--critic", good
     )
