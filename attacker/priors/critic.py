@@ -37,7 +37,8 @@ Loss = Literal["hinge", "wasserstein"]
 
 class Critic(nn.Module):
     """n convolutions that halve the side, with leaky ReLU; one number at the end. `spectral` norm for the hinge loss;
-    the Wasserstein loss has its gradient penalty instead, and never batch norm: it is a penalty on each image.
+    the Wasserstein loss has its gradient penalty instead. Never batch norm: what it says of an image, it says of that
+    one alone.
 
     Pixels go in between -1 and 1: spectral norm bounds how much that number changes with the image, and between 0 and 1
     the critic tells images apart half as well.

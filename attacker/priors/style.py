@@ -44,18 +44,18 @@ _CENTRE = 0.01  # the same for codes: the mapping can be differentiated at z = 0
 class Style:
     """In turn `critic_steps` steps of the critic and one of mapping and synthesis; what is kept is the running average
     of their weights. In a share `mixing` of images two codes share the layers, the first up to a layer that is drawn,
-    so that the synthesis learns to take a code for each layer. Without batch norm it is the Wasserstein loss that keeps
-    images apart; with "hinge" they become one image unless the rates are lower.
+    so that the synthesis learns to take a code for each layer. No batch norm keeps images apart: with "hinge" and a
+    `learning_rate` of 1e-3 all digits became one.
 
     Before the critic looks, real and generated images are shifted alike by up to `shift` of a side, which hinders it
     from learning a few images by heart (0.125, for some hundred). With `mirrored` an image is exchanged left and right
     every second time, which suits faces and not digits.
 
-    Differences from the reference: no noise inputs, so that an image is a function of its code; the plain
-    critic of our DCGAN, the Wasserstein loss with `penalty` times its gradient penalty; no equalised learning rates or
-    penalty on path lengths; nearest neighbours in place of filtered upsampling; images of all sides are added up by
-    maps without a style, before a sigmoid; a mapping of three layers, which divides codes by their length, a little
-    less near 0; fewer channels.
+    Differences from the reference: no noise inputs, so that an image is a function of its code; the plain critic of our
+    DCGAN, the Wasserstein loss with `penalty` times its gradient penalty; no equalised learning rates or penalty on
+    path lengths; nearest neighbours in place of filtered upsampling; images of all sides are added up by maps without
+    a style, before a sigmoid; a mapping of three layers, which divides codes by their length, less so near 0; fewer
+    channels.
     """
 
     kind: ClassVar[str] = "style-based generative adversarial network"
