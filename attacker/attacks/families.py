@@ -10,25 +10,17 @@ log_q  log densities of the draws, (G, n)
 from __future__ import annotations
 
 import math
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FAMILIES", "Family", "Flow", "Gaussian", "Mixture"]
+__all__ = ["FAMILIES", "Family", "Flow", "Gaussian", "Mixture", "family"]
 
-_APART = 0.5  # standard deviation of the means of a mixture's components at the start
+FAMILIES = ("gaussian", "mixture", "flow")
+
+_APART = 0.9  # standard deviation of the means of a mixture's components at the start
+_NARROW = 0.2  # that of its components, when they start at codes
+_LEAST = 0.3  # of a Gaussian or a flow that starts at codes
 _LOG_2_PI = math.log(2 * math.pi)
-
-
-class Family(Protocol):
-    """G distributions over R^m."""
-
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """v (G, n, m) and log_q (G, n)."""
-
-    def parameters(self) -> list[nn.Parameter]:
-        """What is fitted."""
 
 
 class Gaussian(nn.Module):
@@ -44,6 +36,9 @@ class Gaussian(nn.Module):
         v = self.mean[:, None] + self.log_scale.exp()[:, None] * u
         return v, _standard(u) - self.log_scale.sum(1)[:, None]
 
+    def start(self, near: Tensor) -> None:
+        _fit(self, near)
+
     def divergence(self) -> Tensor:
         """KL(q || N(0, I)) in closed form, (G,)."""
         return 0.5 * ((2 * self.log_scale).exp() + self.mean.square() - 1 - 2 * self.log_scale).sum(1)
@@ -52,10 +47,15 @@ class Gaussian(nn.Module):
 class Mixture(nn.Module):
     """K Gaussians of equal weight; n draws hold each component as often, up to one."""
 
-    def __init__(self, G: int, m: int, generator: torch.Generator, K: int = 4) -> None:
+    def __init__(self, G: int, m: int, generator: torch.Generator, K: int) -> None:
         super().__init__()
         self.mean = nn.Parameter(_APART * torch.randn(G, K, m, generator=generator))
         self.log_scale = nn.Parameter(torch.full((G, K, m), 0.5 * math.log(1 - _APART**2)))
+
+    @torch.no_grad()
+    def start(self, near: Tensor) -> None:
+        self.mean.copy_(near[:, torch.arange(self.mean.shape[1]) % near.shape[1]])
+        self.log_scale.fill_(math.log(_NARROW))
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         G, K, m = self.mean.shape
@@ -93,6 +93,9 @@ class Flow(nn.Module):
         v, log_volume = self._through(u, False)
         log_q = _standard(u) - log_volume - self.log_scale.sum(1)[:, None]
         return self.mean[:, None] + self.log_scale.exp()[:, None] * v, log_q
+
+    def start(self, near: Tensor) -> None:
+        _fit(self, near)
 
     def inverse(self, v: Tensor) -> Tensor:
         """The u (G, n, m) of draws v."""
@@ -135,9 +138,22 @@ class _Chain(nn.Module):
         return x, log_volume
 
 
+@torch.no_grad()
+def _fit(q: Gaussian | Flow, near: Tensor) -> None:
+    q.mean.copy_(near.mean(1))
+    q.log_scale.copy_(near.std(1).clamp(_LEAST, 1.0).log())
+
+
 def _standard(u: Tensor) -> Tensor:
     """log density of N(0, I) over the last axis."""
     return -0.5 * (u.square().sum(-1) + u.shape[-1] * _LOG_2_PI)
 
 
-FAMILIES = {"gaussian": Gaussian, "mixture": Mixture, "flow": Flow}
+Family = Gaussian | Mixture | Flow
+
+
+def family(name: str, G: int, m: int, K: int, generator: torch.Generator) -> Family:
+    """One of `FAMILIES`; K is the number of a mixture's components."""
+    if name == "mixture":
+        return Mixture(G, m, generator, K)
+    return Gaussian(G, m, generator) if name == "gaussian" else Flow(G, m, generator)

@@ -8,6 +8,8 @@ K.-C. Wang, Y. Fu, K. Li, A. Khisti, R. Zemel, A. Makhzani, "Variational Model I
     batch          64        draws of each target in a step
     step           1e-4      learning rate, here at its start: it falls to 0 along a cosine
     family         q         Gaussian, mixture of Gaussians, or normalising flow
+    components     K         Gaussians of a mixture, here of equal weight
+    explore        -         draws of the prior that are looked at before the first step; all targets share them
     z              z         codes; with `extended` one for each layer of the generator
     T, S, L        -         targets, draws of a step, layers (1 if not extended)
     KL             KL        log q(z) - log p(z), averaged over draws and layers
@@ -23,10 +25,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacker.attacks.descent import LOSSES, IdentityLoss, check_above, identity_loss
-from attacker.attacks.families import FAMILIES, Family
+from attacker.attacks.families import FAMILIES, Family, family
 from attacker.attacks.latent import next_due
 from attacker.needs import Needs
 from attacker.priors.prior import prior_for
@@ -48,12 +50,14 @@ class VMI:
     prior in nats, averaged over layers. The image of a target is, of the last step's draws, the one with the lowest
     loss. Marks are evaluations of the target model for each target.
 
-    `loss` is the cross-entropy, as published, or "margin" (`attacker.attacks.descent`).
+    `loss` is the cross-entropy, as published, or "margin" (`attacker.attacks.descent`). With `explore`, q begins at the
+    `components` draws of the prior on which the loss of the target is lowest: a mixture's components at one each, other
+    families around their mean. What was explored counts as evaluations, divided by T.
 
     Differences from the reference:
     - Adam with a rate that falls along a cosine, on far fewer steps.
     - A flow is bijective: a sample is a function of its noise.
-    - A Gaussian has a diagonal covariance, the components of a mixture have equal weights.
+    - A Gaussian has a diagonal covariance, the components of a mixture have equal weights; starts can be explored.
     - In the extended space the codes of the layers go through the mapping, so that KL has the density of codes in it.
     """
 
@@ -68,7 +72,9 @@ class VMI:
     steps: int = 150
     batch: int = 32
     step: float = 0.05
+    components: int = 20
     samples: int = 100
+    explore: int = 0
     prior: Path | None = None
 
     def run(self, oracle: Oracle, targets: Sequence[int], seed: int) -> Iterator[Snapshot]:
@@ -80,7 +86,10 @@ class VMI:
         T, S, L = len(targets), self.batch, prior.layers if self.extended else 1
         label = torch.as_tensor(targets).repeat_interleave(S)
         random = torch.Generator().manual_seed(seed)
-        q: Family = FAMILIES[self.family](T * L, codes.latent, random)
+        q: Family = family(self.family, T * L, codes.latent, self.components, random)
+        if self.explore:
+            near = self._near(prior, model, targets, random)
+            q.start(((near - codes.centre) / codes.spread).repeat_interleave(L, 0))
         descent = torch.optim.Adam(q.parameters(), self.step)
         schedule = torch.optim.lr_scheduler.LambdaLR(descent, lambda i: 0.5 + 0.5 * math.cos(math.pi * i / self.steps))
         due = 0.0
@@ -100,7 +109,7 @@ class VMI:
                 identity = identity_loss(model(prior.decode(z)), label, self.loss).reshape(T, S)
                 descent.zero_grad()
                 (identity + self.weight * kl).mean(1).sum().backward()
-            evaluations, last = (i + 1) * S, i + 1 == self.steps
+            evaluations, last = self.explore / T + (i + 1) * S, i + 1 == self.steps
             if not last and evaluations >= due:
                 yield Snapshot(self._best(oracle, prior, z, identity), float(evaluations))
                 due = next_due(evaluations)
@@ -114,7 +123,15 @@ class VMI:
             "codes": drawn.unflatten(0, (T, self.samples)).numpy(),
             "divergence": kl.mean(1).numpy(),
         }
-        yield Snapshot(self._best(oracle, prior, z, identity), float(self.steps * S), extras)
+        yield Snapshot(self._best(oracle, prior, z, identity), float(evaluations), extras)
+
+    @torch.no_grad()
+    def _near(self, prior: Prior, model: nn.Module, targets: Sequence[int], random: torch.Generator) -> Tensor:
+        """The codes (T, k, m), of `explore` draws that all targets share, on which the loss of each is lowest."""
+        z = prior.codes.draw(self.explore, random)
+        logits = torch.cat([model(prior.decode(part)) for part in z.split(256)])
+        loss = torch.stack([identity_loss(logits, torch.full((len(z),), t), self.loss) for t in targets])
+        return z[loss.topk(min(self.components, self.explore), 1, largest=False).indices]
 
     def _best(self, oracle: Oracle, prior: Prior, z: Tensor, identity: Tensor) -> np.ndarray:
         """The images (T, *shape) of the draws with the lowest loss."""
@@ -122,9 +139,10 @@ class VMI:
         return prior.images(z.detach()[identity.detach().argmin(1) + S * torch.arange(T)]).clip(oracle.low, oracle.high)
 
     def _checked(self, oracle: Oracle) -> Prior:
-        check_above(self, "steps", "batch", "step", "samples")
-        if self.weight < 0:
-            raise ValueError(f"weight={self.weight} must not be below 0")
+        check_above(self, "steps", "batch", "step", "components", "samples")
+        for name in ("weight", "explore"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be below 0")
         if self.loss not in LOSSES or self.family not in FAMILIES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, family one of {', '.join(FAMILIES)}")
         prior = prior_for(self.prior, oracle)
