@@ -10,6 +10,7 @@ log_q  log densities of the draws, (G, n)
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor, nn
 
