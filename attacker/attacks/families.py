@@ -33,7 +33,7 @@ class Gaussian(nn.Module):
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         G, m = self.mean.shape
-        u = torch.randn(G, n, m, generator=generator)
+        u = torch.randn(G, n, m, generator=generator, dtype=self.mean.dtype)
         v = self.mean[:, None] + self.log_scale.exp()[:, None] * u
         return v, _standard(u) - self.log_scale.sum(1)[:, None]
 
@@ -62,7 +62,7 @@ class Mixture(nn.Module):
         G, K, m = self.mean.shape
         order = torch.rand(G, n, generator=generator).argsort(1)
         k = (order % K)[..., None].expand(-1, -1, m)
-        u = torch.randn(G, n, m, generator=generator)
+        u = torch.randn(G, n, m, generator=generator, dtype=self.mean.dtype)
         v = self.mean.gather(1, k) + self.log_scale.gather(1, k).exp() * u
         white = (v[:, :, None] - self.mean[:, None]) * (-self.log_scale).exp()[:, None]  # (G, n, K, m)
         return v, (_standard(white) - self.log_scale.sum(2)[:, None]).logsumexp(2) - math.log(K)
@@ -90,7 +90,7 @@ class Flow(nn.Module):
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         G, m = self.mean.shape
-        u = torch.randn(G, n, m, generator=generator)
+        u = torch.randn(G, n, m, generator=generator, dtype=self.mean.dtype)
         v, log_volume = self._through(u, False)
         log_q = _standard(u) - log_volume - self.log_scale.sum(1)[:, None]
         return self.mean[:, None] + self.log_scale.exp()[:, None] * v, log_q

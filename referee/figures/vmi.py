@@ -1,4 +1,4 @@
-"""Figures of the campaign on VMI (Wang et al., NeurIPS 2021): one image or a distribution, and what GMI and KED-MI find."""
+"""Figures of the campaign on VMI (Wang et al., NeurIPS 2021), with GMI and KED-MI on the same targets."""
 
 from __future__ import annotations
 
