@@ -79,12 +79,18 @@ class Way:
         return Figure(name, share.value, low=share.low, high=share.high, extra=extra | rest.pop("extra", {}), **rest)
 
 
-def ways_of(cells: Sequence[Cell], kind: Callable[[Cell], str] = lambda cell: "") -> dict[tuple[str, str, str], Way]:
-    """By place, label and contract, in the campaign's order; a place is a split, with what `kind` says behind it."""
+def ways_of(
+    cells: Sequence[Cell],
+    kind: Callable[[Cell], str] = lambda cell: "",
+    name: Callable[[str], str] = lambda split: place_of(split),
+) -> dict[tuple[str, str, str], Way]:
+    """By place, label and contract, in the campaign's order; a place is the `name` of a split, with what `kind` says
+    behind it.
+    """
     found: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
         if cell.status == "done":
-            key = (place_of(cell.split) + kind(cell), label_of(cell), cell.name.rpartition("/")[2])
+            key = (name(cell.split) + kind(cell), label_of(cell), cell.name.rpartition("/")[2])
             found.setdefault(key, []).append(cell)
     return {key: Way(key[1], key[2], mine[0].split, tuple(mine)) for key, mine in found.items()}
 
@@ -128,21 +134,23 @@ def rank_among(network: nn.Module, images: np.ndarray, targets: np.ndarray, clas
     return np.asarray(torch.cat(parts).argmax(1).numpy() == targets)
 
 
-def batched_over_single(results: Results, cells: Sequence[Cell]) -> list[Figure]:
+def batched_over_single(
+    results: Results, cells: Sequence[Cell], prefix: str = "latent", kind: Callable[[Cell], str] | None = None
+) -> list[Figure]:
     """The time of `latent_gradient` on all targets at once over that on one after another, in this process and on one
-    torch thread, with victims and priors of finished cells. The architecture that most of them attack stands for the
-    figure; the others are printed by name.
+    torch thread, with victims and priors of finished cells. The `kind`, by default the architecture, of which there are
+    most cells stands for the figure; the others are printed by name.
     """
     kinds: dict[str, list[Cell]] = {}
     for cell in cells:
-        kinds.setdefault(results.planned(cell).victim.architecture, []).append(cell)
+        kinds.setdefault(kind(cell) if kind else results.planned(cell).victim.architecture, []).append(cell)
     found: list[Figure] = []
     for name, mine in sorted(kinds.items(), key=lambda kind: -len(kind[1])):
         ratio, extra = _batched_over_single(results, mine[0]), {"model": name, "steps": _STEPS}
         if not found:
-            found.append(Figure("latent/batched_over_single", ratio, at_most=0.25, extra=extra))
+            found.append(Figure(f"{prefix}/batched_over_single", ratio, at_most=0.25, extra=extra))
         else:
-            found.append(Figure(f"latent/batched_over_single/{name}", ratio, extra=extra))
+            found.append(Figure(f"{prefix}/batched_over_single/{name}", ratio, extra=extra))
     return found
 
 
