@@ -60,8 +60,9 @@ class Mixture(nn.Module):
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         G, K, m = self.mean.shape
+        first = torch.randint(K, (G, 1), generator=generator) if n % K else 0  # of those that are drawn once more
         order = torch.rand(G, n, generator=generator).argsort(1)
-        k = (order % K)[..., None].expand(-1, -1, m)
+        k = ((order + first) % K)[..., None].expand(-1, -1, m)
         u = torch.randn(G, n, m, generator=generator, dtype=self.mean.dtype)
         v = self.mean.gather(1, k) + self.log_scale.gather(1, k).exp() * u
         white = (v[:, :, None] - self.mean[:, None]) * (-self.log_scale).exp()[:, None]  # (G, n, K, m)
