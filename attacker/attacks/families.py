@@ -143,7 +143,7 @@ class _Chain(nn.Module):
 @torch.no_grad()
 def _fit(q: Gaussian | Flow, near: Tensor) -> None:
     q.mean.copy_(near.mean(1))
-    q.log_scale.copy_(near.std(1).clamp(_LEAST, 1.0).log())
+    q.log_scale.copy_(near.std(1, correction=min(1, near.shape[1] - 1)).clamp(_LEAST, 1.0).log())
 
 
 def _standard(u: Tensor) -> Tensor:
