@@ -12,8 +12,11 @@ import torch
 from torch import nn
 
 from attacker.attacks import (
+    GMI,
     KEDMI,
     METHODS,
+    VMI,
+    Adversarial,
     BrepMI,
     Deblur,
     EquationSolving,
@@ -36,12 +39,14 @@ from tests.toy import (
     WEIGHTS,
     C,
     Contract,
+    D,
     ToyOracle,
     block_corner,
     blocks,
     confidences,
     finish,
     random_model,
+    softmax_regression,
 )
 
 
@@ -62,6 +67,7 @@ class Case:
 
 # Images stay where the prior makes them.
 IN_A_PRIOR: dict[str, Any] = {"uses_seed": True, "uses_range": False}
+BRIEF: dict[str, Any] = {"loss": "margin", "steps": 20, "batch": 4, "samples": 3, "step": 0.1}
 CASES = [
     Case(MIFace(), WEIGHTS, beats=0.99),
     Case(MIFace(step=1.0), WEIGHTS, beats=0.99),
@@ -92,6 +98,13 @@ CASES = [
     Case(BrepMI(rows=400, compatible=True), Contract(top_k=1, round_to=0.1), False, beats=0.8, **IN_A_PRIOR),
     Case(LatentGradient(steps=30), WEIGHTS, **IN_A_PRIOR),
     Case(LatentGradient(loss="margin", optimiser="adam", step=0.1, steps=20, starts=2), WEIGHTS, **IN_A_PRIOR),
+    Case(GMI(steps=30), WEIGHTS, one_at_a_time=False, **IN_A_PRIOR),
+    Case(GMI(loss="margin", weight=10.0, steps=20, starts=2), WEIGHTS, one_at_a_time=False, **IN_A_PRIOR),
+    Case(VMI("gaussian", **BRIEF), WEIGHTS, one_at_a_time=False, **IN_A_PRIOR),
+    Case(VMI("mixture", components=3, explore=40, **BRIEF), WEIGHTS, one_at_a_time=False, **IN_A_PRIOR),
+    Case(VMI("flow", **BRIEF), WEIGHTS, one_at_a_time=False, **IN_A_PRIOR),
+    Case(VMI("gaussian", extended=True, **BRIEF), WEIGHTS, one_at_a_time=False, **IN_A_PRIOR),
+    Case(Adversarial(size=0.5, steps=20, starts=5), WEIGHTS, one_at_a_time=False, uses_seed=True),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=repr)
 
@@ -117,21 +130,25 @@ class _Line(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Principal components of images that are as bright as they like in each block of `blocks`, with their encoder."""
-    axes = 0.25 * np.stack([block_corner(c) for c in range(C)])
-    return save_affine(tmp_path_factory.mktemp("prior"), axes, 0.5, shape=SHAPE, low=0.0, high=1.0)
+def priors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Principal components of images that are as bright as they like in each block of `blocks`, with their encoder and
+    a critic that likes darker ones better; the same in two layers.
+    """
+    axes, critic = 0.25 * np.stack([block_corner(c) for c in range(C)]), softmax_regression(-np.ones((1, D)))
+    within: dict[str, Any] = {"shape": SHAPE, "low": 0.0, "high": 1.0}
+    plain = save_affine(tmp_path_factory.mktemp("prior"), axes, 0.5, critic=critic, **within)
+    return plain, save_affine(tmp_path_factory.mktemp("layered"), axes, 0.5, layers=2, **within)
 
 
 @pytest.fixture
-def method(case: Case, prior: Path, tmp_path: Path) -> Any:
+def method(case: Case, priors: tuple[Path, Path], tmp_path: Path) -> Any:
     """The case's method with the files that it takes: public images, a photo of each class of `blocks`, and a prior."""
     noise = np.random.default_rng(0).random((40, *SHAPE), np.float32)
     np.save(tmp_path / "images.npy", noise)
     photos = np.stack([block_corner(c).reshape(SHAPE) for c in range(C)]).astype(np.float32)
     np.save(tmp_path / "photos.npy", 0.2 + 0.5 * photos)
     names = {field.name for field in fields(case.method)}
-    files = {"public": tmp_path, "prior": prior} | (
+    files = {"public": tmp_path, "prior": priors[getattr(case.method, "extended", False)]} | (
         {} if hasattr(case.method, "given_optional") else {"given": tmp_path / "photos.npy"}
     )
     if isinstance(case.method, RandomDraws):
