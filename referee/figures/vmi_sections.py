@@ -55,7 +55,7 @@ def sections(results: Results, cells: Sequence[Cell], figures: Sequence[Figure])
     for (place, _, _), way in ways_of(cells, judged_by_its_kind(results), name=lambda split: split).items():
         places.setdefault(place, []).append(way)
     made = [_place(results, place, ways, found) for place, ways in places.items()]
-    made += [*_front(found), *_components(found), *_control(found)]
+    made += [*_front(found), *(part for place in places for part in _components(place, found)), *_control(found)]
     return made
 
 
@@ -139,25 +139,25 @@ def _front(found: dict[str, Figure]) -> list[Section]:
     return [Section("Recognition against diversity", [said], tables, charts)]
 
 
-def _components(found: dict[str, Figure]) -> list[Section]:
+def _components(place: str, found: dict[str, Figure]) -> list[Section]:
     """Prior, space and family, with everything else alike."""
+    if not any(name.startswith(f"vmi/{place}/gan_z_") for name in found):
+        return []
     rows = []
     for prior, space in (("gan", "z"), ("gan", "extended"), ("style", "z"), ("style", "extended")):
         for family in ("gaussian", "mixture", "flow"):
-            figure = found.get(f"vmi/digits-same/{prior}_{space}_{family}/top1")
+            figure = found.get(f"vmi/{place}/{prior}_{space}_{family}/top1")
             if figure is None:
                 rows.append([prior, space, family, *[labels.DASH] * 6])
                 continue
             more = ("other_architecture", "recall", "coverage", "frechet", "divergence")
             rows.append([prior, space, family, interval_text(figure), *(labels.number(figure.extra[n]) for n in more)])
-    if not any(name.startswith("vmi/digits-same/gan_z_") for name in found):
-        return []
     text = (
         "The same objective, weight, start, steps and optimiser with every combination. A DCGAN takes its code at one"
         " place, so it has no extended space."
     )
     heads = ["prior", "space", "family", "top-1 [95%]", "other network", "recall", "coverage", "Frechet", "nats"]
-    return [Section("Which component contributes what", [text], [Table(heads, rows, left=3)])]
+    return [Section(f"Which component contributes what: {place}", [text], [Table(heads, rows, left=3)])]
 
 
 def _control(found: dict[str, Figure]) -> list[Section]:
