@@ -40,6 +40,7 @@ from attacker.attacks.latent import next_due
 from attacker.needs import Needs
 from attacker.on_device import OnDevice
 from attacker.priors import rounds
+from attacker.priors.average import follow, settle
 from attacker.priors.codes import Codes
 from attacker.priors.critic import BETAS, Critic
 from attacker.priors.layers import Generator, doublings, finished
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 __all__ = ["KEDMI", "Discriminator", "contest_loss", "label_loss", "prior_loss"]
 
 _AVERAGE = 0.995  # of G's weights that E keeps at a step
-_PASSES = 20  # batches that give E its batch statistics
 _AT_ONCE = 256  # images of one pass without gradient
 
 
@@ -212,10 +212,7 @@ class KEDMI:
             (matching + self.entropy * unsure).backward()
             for_g.step()
             D.requires_grad_(True)
-            with torch.no_grad():
-                share = 1 - min(_AVERAGE, (1 + number) / (10 + number))  # forgets the first steps sooner
-                for mean, now in zip(E.parameters(), G.parameters(), strict=True):
-                    mean.lerp_(now, share)
+            follow(E, G, number, _AVERAGE)
             values = {"labels": known, "critic": contest, "matching": matching, "entropy": unsure}
             return {name: float(value.detach()) for name, value in values.items()}
 
@@ -233,7 +230,8 @@ class KEDMI:
             mirrored=False,
             curves=("labels", "critic", "matching", "entropy"),
         )
-        _settle(E, rounds.Draws(seed, -1 % 2**32, device), self.latent, max(self.batch_size, 64))
+        draws = rounds.Draws(seed, -1 % 2**32, device)
+        settle(E, lambda: draws.normal(max(self.batch_size, 64), self.latent))
         card = PriorCard("ked_mi", self.latent, shape, low, high, "")
         E_, D_ = (OnDevice(network.to(device), device) for network in (finished(E), D.finished()))
         return Prior(card, E_, Codes.standard(self.latent)), D_
@@ -262,14 +260,3 @@ def _entropy(logits: Tensor) -> Tensor:
     """Of predictions, in nats, averaged over them."""
     log_p = logits.log_softmax(1)
     return -(log_p.exp() * log_p).sum(1).mean()
-
-
-@torch.no_grad()
-def _settle(E: Generator, draws: rounds.Draws, m: int, size: int) -> None:
-    """Batch statistics for the averaged weights."""
-    for layer in E.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.reset_running_stats()
-            layer.momentum = None  # the plain mean over all passes
-    for _ in range(_PASSES):
-        E(draws.normal(size, m))

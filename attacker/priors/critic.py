@@ -14,6 +14,7 @@ Training", NeurIPS 2020.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +27,12 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
+from attacker.priors.average import follow
 from attacker.priors.layers import doublings, finished, widths
-from attacker.priors.rounds import Draws
+from attacker.priors.learning import Learning
+from attacker.priors.rounds import Draws, work_through
 
-__all__ = ["BETAS", "Contest", "Critic", "Loss", "check_settings", "gradient_penalty"]
+__all__ = ["BETAS", "Contest", "Critic", "Loss", "check_settings", "contend", "gradient_penalty"]
 
 BETAS = (0.0, 0.9)  # of Adam
 Loss = Literal["hinge", "wasserstein"]
@@ -116,10 +119,7 @@ class Contest:
         fooled.backward()
         self.for_g.step()
         self.D.requires_grad_(True)
-        with torch.no_grad():
-            share = 1 - min(self.method.average, (1 + number) / (10 + number))  # forgets the first steps sooner
-            for mean, now in zip(self.E.parameters(), self.G.parameters(), strict=True):
-                mean.lerp_(now, share)
+        follow(self.E, self.G, number, self.method.average)
         return {"critic": loss, "generator": float(fooled.detach())}
 
     def _teach(self, x: Tensor, made: Tensor, draws: Draws) -> float:
@@ -144,6 +144,38 @@ class Contest:
             return padded[:, :, top : top + shape[1], left : left + shape[2]]
 
         return place
+
+
+def contend(
+    method: Any,
+    x: Tensor,
+    make: Callable[[int, Draws], Tensor],
+    G: nn.Module,
+    D: Critic,
+    seed: int,
+    learning: Learning,
+) -> nn.Module:
+    """Train G and D on images x (N, C, H, W) with the settings of `method`; the average of G's weights. A training that
+    was stopped goes on.
+    """
+    E = copy.deepcopy(G)
+    networks = nn.ModuleList((G, D, E)).to(learning.device).to(memory_format=torch.channels_last).train()
+    for_g = torch.optim.Adam(G.parameters(), method.learning_rate, betas=BETAS)
+    for_d = torch.optim.Adam(D.parameters(), method.critic_rate, betas=BETAS)
+    work_through(
+        Contest(method, x, make, G, D, E, for_g, for_d).step,
+        method.steps,
+        method,
+        seed,
+        x,
+        networks,
+        (for_g, for_d),
+        learning,
+        batch_size=method.batch_size,
+        mirrored=method.mirrored,
+        curves=("critic", "generator"),
+    )
+    return E
 
 
 def gradient_penalty(D: Callable[[Tensor], Tensor], x: Tensor, made: Tensor, between: Tensor) -> Tensor:

@@ -12,23 +12,21 @@ Networks", ICLR 2016. The critic, its losses and the shifts before it are in `at
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from attacker.priors.average import settle
 from attacker.priors.codes import Codes
-from attacker.priors.critic import BETAS, Contest, Critic, Loss, check_settings
+from attacker.priors.critic import Critic, Loss, check_settings, contend
 from attacker.priors.layers import Generator, doublings, finished
 from attacker.priors.learning import Learned, Learning
-from attacker.priors.rounds import Draws, unit_images, work_through
+from attacker.priors.rounds import Draws, unit_images
 
 __all__ = ["DCGAN"]
-
-_PASSES = 20  # batches that give the averaged generator its batch statistics
 
 
 @dataclass(frozen=True)
@@ -65,49 +63,23 @@ class DCGAN:
         or images that are too small; a training that was stopped goes on.
         """
         self._check()
-        shape, device = tuple(images.shape[1:]), learning.device
+        shape = tuple(images.shape[1:])
         doublings(shape)
         x = unit_images(images, learning)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             G = Generator(self.latent, shape, self.width, low=learning.low, high=learning.high)
             D = Critic(shape, self.width, low=learning.low, high=learning.high, spectral=self.loss != "wasserstein")
-        E = copy.deepcopy(G)
-        networks = nn.ModuleList((G, D, E)).to(device).to(memory_format=torch.channels_last).train()
-        for_g = torch.optim.Adam(G.parameters(), self.learning_rate, betas=BETAS)
-        for_d = torch.optim.Adam(D.parameters(), self.critic_rate, betas=BETAS)
 
         def make(size: int, draws: Draws) -> Tensor:
             return G.unit(draws.normal(size, self.latent))
 
-        work_through(
-            Contest(self, x, make, G, D, E, for_g, for_d).step,
-            self.steps,
-            self,
-            seed,
-            x,
-            networks,
-            (for_g, for_d),
-            learning,
-            batch_size=self.batch_size,
-            mirrored=self.mirrored,
-            curves=("critic", "generator"),
-        )
-        _settle(E, Draws(seed, -1 % 2**32, device), self.latent, max(self.batch_size, 64))
+        E = contend(self, x, make, G, D, seed, learning)
+        draws = Draws(seed, -1 % 2**32, learning.device)
+        settle(E, lambda: draws.normal(max(self.batch_size, 64), self.latent))
         return Learned(finished(E), Codes.standard(self.latent), critic=D.finished())
 
     def _check(self) -> None:
         check_settings(self)
         if self.batch_size < 2:
             raise ValueError(f"batch_size={self.batch_size} must be at least 2: batch norm compares images")
-
-
-@torch.no_grad()
-def _settle(E: Generator, draws: Draws, m: int, batch: int) -> None:
-    """Give averaged weights batch statistics of their own: those of G belong to other weights."""
-    for layer in E.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.reset_running_stats()
-            layer.momentum = None  # the plain mean over all passes
-    for _ in range(_PASSES):
-        E(draws.normal(batch, m))

@@ -14,7 +14,6 @@ shifts before it are in `attacker.priors.critic`.
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,11 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attacker.priors.codes import Codes
-from attacker.priors.critic import BETAS, Contest, Critic, Loss, check_settings
+from attacker.priors.critic import Critic, Loss, check_settings, contend
 from attacker.priors.layered import Layered
 from attacker.priors.layers import doublings, finished, widths
 from attacker.priors.learning import Learned, Learning
-from attacker.priors.rounds import Draws, unit_images, work_through
+from attacker.priors.rounds import Draws, unit_images
 
 __all__ = ["Mapping", "Modulated", "Style", "Synthesis"]
 
@@ -81,7 +80,7 @@ class Style:
         or images that are too small; a training that was stopped goes on.
         """
         self._check()
-        shape, device = tuple(images.shape[1:]), learning.device
+        shape = tuple(images.shape[1:])
         doublings(shape)
         x = unit_images(images, learning)
         with torch.random.fork_rng(devices=[]):
@@ -89,28 +88,12 @@ class Style:
             synthesis = Synthesis(self.style, shape, self.width, low=learning.low, high=learning.high)
             G = Layered(Mapping(self.latent, self.style), synthesis, synthesis.layers)
             D = Critic(shape, self.width, low=learning.low, high=learning.high, spectral=self.loss != "wasserstein")
-        E = copy.deepcopy(G)
-        networks = nn.ModuleList((G, D, E)).to(device).to(memory_format=torch.channels_last).train()
-        for_g = torch.optim.Adam(G.parameters(), self.learning_rate, betas=BETAS)
-        for_d = torch.optim.Adam(D.parameters(), self.critic_rate, betas=BETAS)
 
         def make(size: int, draws: Draws) -> Tensor:
             one, other = G.mapping(draws.normal(2 * size, self.latent)).chunk(2)
             return synthesis.unit(self._mix(one, other, G.layers, draws))
 
-        work_through(
-            Contest(self, x, make, G, D, E, for_g, for_d).step,
-            self.steps,
-            self,
-            seed,
-            x,
-            networks,
-            (for_g, for_d),
-            learning,
-            batch_size=self.batch_size,
-            mirrored=self.mirrored,
-            curves=("critic", "generator"),
-        )
+        E = contend(self, x, make, G, D, seed, learning)
         return Learned(finished(E), Codes.standard(self.latent), critic=D.finished())
 
     def _mix(self, one: Tensor, other: Tensor, L: int, draws: Draws) -> Tensor:
