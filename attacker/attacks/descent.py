@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -35,10 +36,10 @@ def identity_loss(logits: Tensor, label: Tensor, loss: str) -> Tensor:
 
 
 def check_above(method: object, *names: str) -> None:
-    """`ValueError` for the first of these settings that is not above 0."""
+    """`ValueError` for the first of these settings that is not above 0, or not finite."""
     for name in names:
-        if not getattr(method, name) > 0:
-            raise ValueError(f"{name}={getattr(method, name)} must be above 0")
+        if not 0 < getattr(method, name) < math.inf:
+            raise ValueError(f"{name}={getattr(method, name)} must be above 0 and finite")
 
 
 def descend(

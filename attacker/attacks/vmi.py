@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VMI"]
 
+_AT_ONCE = 256  # images of one pass without gradient
+
 
 @dataclass(frozen=True)
 class VMI:
@@ -74,6 +76,7 @@ class VMI:
     step: float = 0.05
     components: int = 20
     samples: int = 100
+    drawn: int = 0
     explore: int = 0
     prior: Path | None = None
 
@@ -116,11 +119,16 @@ class VMI:
             descent.step()
             schedule.step()
         with torch.no_grad():
-            drawn, kl = draw(self.samples)
-        made = prior.images(drawn).clip(oracle.low, oracle.high)
+            drawn, kl = draw(max(self.samples, self.drawn))
+        kept = drawn.unflatten(0, (T, -1))
+        if self.drawn:
+            loss = self._losses(prior, model, drawn, torch.as_tensor(targets).repeat_interleave(kept.shape[1]))
+            rows = loss.reshape(T, -1).topk(self.samples, 1, largest=False).indices
+            kept, evaluations = kept[torch.arange(T)[:, None], rows], evaluations + self.drawn
+        made = prior.images(kept.flatten(0, 1)).clip(oracle.low, oracle.high)
         extras: dict[str, np.ndarray] = {
             "samples": made.reshape(T, self.samples, *made.shape[1:]),
-            "codes": drawn.unflatten(0, (T, self.samples)).numpy(),
+            "codes": kept.numpy(),
             "divergence": kl.mean(1).numpy(),
         }
         yield Snapshot(self._best(oracle, prior, z, identity), float(evaluations), extras)
@@ -129,9 +137,15 @@ class VMI:
     def _near(self, prior: Prior, model: nn.Module, targets: Sequence[int], random: torch.Generator) -> Tensor:
         """The codes (T, k, m), of `explore` draws that all targets share, on which the loss of each is lowest."""
         z = prior.codes.draw(self.explore, random)
-        logits = torch.cat([model(prior.decode(part)) for part in z.split(256)])
+        logits = torch.cat([model(prior.decode(part)) for part in z.split(_AT_ONCE)])
         loss = torch.stack([identity_loss(logits, torch.full((len(z),), t), self.loss) for t in targets])
         return z[loss.topk(min(self.components, self.explore), 1, largest=False).indices]
+
+    @torch.no_grad()
+    def _losses(self, prior: Prior, model: nn.Module, z: Tensor, label: Tensor) -> Tensor:
+        """The loss (N,) of codes z, each for its own target."""
+        parts = zip(z.split(_AT_ONCE), label.split(_AT_ONCE), strict=True)
+        return torch.cat([identity_loss(model(prior.decode(part)), mine, self.loss) for part, mine in parts])
 
     def _best(self, oracle: Oracle, prior: Prior, z: Tensor, identity: Tensor) -> np.ndarray:
         """The images (T, *shape) of the draws with the lowest loss."""
@@ -141,8 +155,8 @@ class VMI:
     def _checked(self, oracle: Oracle) -> Prior:
         check_above(self, "steps", "batch", "step", "components", "samples")
         for name in ("weight", "explore"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be below 0")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and finite")
         if self.loss not in LOSSES or self.family not in FAMILIES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, family one of {', '.join(FAMILIES)}")
         prior = prior_for(self.prior, oracle)
