@@ -10,6 +10,7 @@ K.-C. Wang, Y. Fu, K. Li, A. Khisti, R. Zemel, A. Makhzani, "Variational Model I
     family         q         Gaussian, mixture of Gaussians, or normalising flow
     components     K         Gaussians of a mixture, here of equal weight
     explore        -         draws of the prior that are looked at before the first step; all targets share them
+    drawn          -         draws of q in the end, of which the `samples` with the lowest loss are kept; 0: no choice
     z              z         codes; with `extended` one for each layer of the generator
     T, S, L        -         targets, draws of a step, layers (1 if not extended)
     KL             KL        log q(z) - log p(z), averaged over draws and layers
@@ -54,12 +55,14 @@ class VMI:
 
     `loss` is the cross-entropy, as published, or "margin" (`attacker.attacks.descent`). With `explore`, q begins at the
     `components` draws of the prior on which the loss of the target is lowest: a mixture's components at one each, other
-    families around their mean. What was explored counts as evaluations, divided by T.
+    families around their mean. What was explored counts as evaluations, divided by T, and so does what was `drawn` to
+    choose from.
 
     Differences from the reference:
     - Adam with a rate that falls along a cosine, on far fewer steps.
     - A flow is bijective: a sample is a function of its noise.
     - A Gaussian has a diagonal covariance, the components of a mixture have equal weights; starts can be explored.
+    - Samples can be the best of more draws, as Struppek et al., "Plug & Play Attacks", ICML 2022, select theirs.
     - In the extended space the codes of the layers go through the mapping, so that KL has the density of codes in it.
     """
 
@@ -154,9 +157,13 @@ class VMI:
 
     def _checked(self, oracle: Oracle) -> Prior:
         check_above(self, "steps", "batch", "step", "components", "samples")
-        for name in ("weight", "explore"):
+        for name in ("weight", "explore", "drawn"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and finite")
+        if 0 < self.drawn < self.samples:
+            raise ValueError(
+                f"drawn={self.drawn} must be at least samples={self.samples}, or 0: the best of them are kept"
+            )
         if self.loss not in LOSSES or self.family not in FAMILIES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, family one of {', '.join(FAMILIES)}")
         prior = prior_for(self.prior, oracle)

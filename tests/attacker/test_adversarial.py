@@ -119,7 +119,7 @@ def test_marks_count_evaluations(public: Path) -> None:
     ("settings", "sentence"),
     [
         ({"public": None}, "^adversarial changes public images: name a folder with images.npy"),
-        *(({name: 0}, f"^{name}=0 must be above 0$") for name in ("size", "step", "steps", "starts")),
+        *(({name: 0}, f"^{name}=0 must be above 0 and finite$") for name in ("size", "step", "steps", "starts")),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], sentence: str, public: Path) -> None:

@@ -108,5 +108,5 @@ def test_settings_above_0(value: float) -> None:
         steps, step = 1, value
 
     check_above(Settings(), "steps")
-    with pytest.raises(ValueError, match=f"^step={value} must be above 0$"):
+    with pytest.raises(ValueError, match=f"^step={value} must be above 0 and finite$"):
         check_above(Settings(), "steps", "step")

@@ -153,8 +153,11 @@ def test_a_prior_without_a_critic(tmp_path: Path) -> None:
     ("settings", "sentence"),
     [
         ({"prior": None}, "searches the codes of an image prior"),
-        *(({name: 0}, f"^{name}=0 must be above 0$") for name in ("weight", "steps", "starts", "step", "clip")),
-        ({"weight": float("nan")}, "^weight=nan must be above 0$"),
+        *(
+            ({name: 0}, f"^{name}=0 must be above 0 and finite$")
+            for name in ("weight", "steps", "starts", "step", "clip")
+        ),
+        ({"weight": float("nan")}, "^weight=nan must be above 0 and finite$"),
         ({"loss": "square"}, "^loss='square' must be one of cross_entropy, margin$"),
         ({"momentum": 1.0}, "^momentum=1.0 must be at least 0 and below 1$"),
         ({"momentum": -0.1}, "^momentum=-0.1 must be at least 0 and below 1$"),

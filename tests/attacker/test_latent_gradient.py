@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn import functional
 
 from attacker.attacks import LatentGradient
 from attacker.attacks.descent import identity_loss
 from attacker.needs import refuse
 from attacker.priors.prior import load_prior
-from tests.attacker.latent_cases import M, gaussian, oracle, regression, save_affine
+from tests.attacker.latent_cases import Counted, M, gaussian, oracle, regression, save_affine
 from tests.toy import FULL, WEIGHTS, confidences, constant, finish
 
 TARGETS = [0, 1, 2]
@@ -105,19 +104,6 @@ def test_the_best_of_the_starts_is_returned(prior: Path) -> None:
         np.testing.assert_allclose(first.images[target].ravel(), z[value.argmin()], atol=1e-6)
         best.add(int(value.argmin()))
     assert len(best) > 1  # not always the same one
-
-
-class Counted(nn.Module):
-    """A model that counts the rows it is asked."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.rows = model, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.rows += len(x)
-        answer: Tensor = self.inner(x)
-        return answer
 
 
 def test_marks_count_evaluations(prior: Path) -> None:

@@ -221,30 +221,48 @@ def test_fewer_explored_than_components(prior: Path) -> None:
 
 
 @pytest.mark.parametrize("extended", [False, True])
-@pytest.mark.parametrize("explore", [0, 1, 301])
-def test_marks_count_evaluations(explore: int, extended: bool, layered: Path) -> None:
-    """What was explored is shared by the targets, and samples are not asked about."""
+@pytest.mark.parametrize(("explore", "drawn"), [(0, 0), (1, 0), (301, 450)])
+def test_marks_count_evaluations(explore: int, drawn: int, extended: bool, layered: Path) -> None:
+    """What was explored is shared by the targets, and samples are not asked about unless the best are kept."""
     model = Counted(regression())
     asked = oracle(model, WEIGHTS)
     model.rows, marks = 0, []
-    kind = method("mixture", layered, explore=explore, extended=extended, steps=30, batch=5)
+    kind = method("mixture", layered, explore=explore, drawn=drawn, extended=extended, steps=30, batch=5)
     for snapshot in kind.run(asked, [0, 2], 0):
         marks.append(snapshot.mark)
         assert snapshot.mark == model.rows / 2
     assert marks[0] == explore / 2 + 5
-    assert marks[-1] == explore / 2 + 30 * 5
+    assert marks[-1] == explore / 2 + 30 * 5 + drawn
     assert len(marks) > 2
     assert marks == sorted(set(marks))
     assert asked.spent == 0
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_the_best_of_more_draws_are_kept(extended: bool, layered: Path) -> None:
+    """Of the same draws, those with the lowest loss of their own target; without a second look all are kept."""
+    model = regression(spread=2.0)
+
+    def losses(**settings: int) -> np.ndarray:
+        kind = still("gaussian", layered, extended=extended, **settings)
+        samples = finish(kind, oracle(model, WEIGHTS), TARGETS, seed=3).extras["samples"]
+        logits = model(torch.from_numpy(samples).flatten(0, 1)).detach()
+        label = torch.arange(len(TARGETS)).repeat_interleave(samples.shape[1])
+        return identity_loss(logits, label, "cross_entropy").numpy().reshape(samples.shape[:2])
+
+    drawn, kept = losses(samples=90), losses(samples=30, drawn=90)
+    np.testing.assert_allclose(np.sort(kept, 1), np.sort(drawn, 1)[:, :30], rtol=1e-5)
+    assert losses(samples=30).max() > kept.max()  # a control
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         ({"prior": None}, "searches the codes of an image prior"),
-        *(({n: 0}, f"^{n}=0 must be above 0$") for n in ("steps", "batch", "step", "components", "samples")),
-        ({"weight": -1.0}, "^weight=-1.0 must not be below 0$"),
-        ({"explore": -1}, "^explore=-1 must not be below 0$"),
+        *(({n: 0}, f"^{n}=0 must be above 0 and finite$") for n in ("steps", "batch", "step", "components", "samples")),
+        *(({n: -1}, f"^{n}=-1 must be at least 0 and finite$") for n in ("weight", "explore", "drawn")),
+        *(({"weight": w}, f"^weight={w} must be at least 0 and finite$") for w in (float("nan"), float("inf"))),
+        ({"drawn": 99}, "^drawn=99 must be at least samples=100, or 0: the best of them are kept$"),
         ({"loss": "square"}, "^loss must be one of cross_entropy, margin, family one of gaussian, mixture, flow$"),
         ({"family": "uniform"}, "family one of gaussian, mixture, flow$"),
         ({"extended": True}, "^a pca prior takes one code, it has no extended space: leave extended out$"),
