@@ -70,13 +70,20 @@ def figures(results: Results, cells: Sequence[Cell]) -> list[Figure]:
 
 def _rivals(place: str, measured: dict[str, Sampled]) -> list[Figure]:
     """VMI less GMI and KED-MI on all samples, target by target."""
-    pairs = [("vmi", "gmi", ""), ("vmi", "ked_mi", ""), ("vmi_gan", "gmi_gan", "gan_")]
+    pairs = [
+        ("vmi", "gmi", ""),
+        ("vmi", "ked_mi", ""),
+        ("vmi_unselected", "gmi", "unselected_"),
+        ("vmi_gan", "gmi_gan", "gan_"),
+    ]
     found = []
     for ours, other, kind in pairs:
         if ours not in measured or other not in measured:
             continue
         for measure in ("top1", *measured[ours].fit):
-            named = other == "gmi" and (measure == "top1" or (place == _SAME and measure in ("recall", "coverage")))
+            named = (ours, other) == ("vmi", "gmi") and place in (_SAME, _FACES)
+            if measure != "top1":
+                named = named and place == _SAME and measure in ("recall", "coverage")
             interval, victims = paired(measured[ours], measured[other], measure)
             marks = {
                 f"evaluations_of_{label}": float(np.mean([cell.marks[-1] for cell in measured[label].way.cells]))
@@ -89,8 +96,8 @@ def _rivals(place: str, measured: dict[str, Sampled]) -> list[Figure]:
                     low=interval.low,
                     high=interval.high,
                     unit="difference",
-                    at_least=0.0 if named and place in (_SAME, _FACES) else None,
-                    whole=named,
+                    at_least=0.0 if named else None,
+                    whole=named and measure == "top1",
                     extra={"victims": victims, **marks},
                 )
             )
