@@ -169,12 +169,16 @@ def _control(found: dict[str, Figure]) -> list[Section]:
         where = name.removeprefix("control/adversarial").removesuffix("top1").strip("/") or "all"
         values = (figure.extra[key] for key in ("floor", "target_says", "other_architecture"))
         rows.append([where, interval_text(figure), *map(labels.number, values)])
-    text = "Public images, changed by at most a twentieth of the range until the target takes them for the class."
+    text = "Public images, changed a little, each pixel by a bounded amount, until the target takes them for the class."
     verdict = (
         "The evaluation network is not fooled by them: it says what it said of the unchanged images, up to 0.05."
         if whole.passed
         else "The evaluation network can be fooled: it names the class more often than on the unchanged images, so part"
         " of what it recognises may be no likeness."
     )
+    other = (
+        "The network of the architecture conv_classifier, which most targets here have too, is fooled where it names"
+        " far more than the unchanged images' share: there its verdict on reconstructions is worth less."
+    )
     table = Table(["images", "top-1 [95%]", "unchanged", "the target says", "other network"], rows)
-    return [Section("Control: images that fool the target", [text, verdict], [table])]
+    return [Section("Control: images that fool the target", [text, verdict, other], [table])]
