@@ -63,6 +63,11 @@ def _place(results: Results, place: str, ways: list[Way], found: dict[str, Figur
     judge = results.judge(ways[0].split)
     named = {way.label: figure for way in ways if (figure := found.get(f"vmi/{place}/{way.label}/top1")) is not None}
     first = [[label, interval_text(figure), *_row(figure, _RECOGNITION)] for label, figure in named.items()]
+    for reference in judge.references(None, results.public(ways[0].split)):
+        if reference.name in ("mean public face", "mean public image", "held-out photos"):
+            values = {"evaluations_a_target": 0, "image_top1": reference.top1.mean(), "top5": reference.top5.mean()}
+            shown = Figure(reference.name, float(reference.top1.mean()), extra=values)
+            first.append([reference.name, interval_text(shown), *_row(shown, _RECOGNITION)])
     second = [[label, *_row(figure, _LIKENESS)] for label, figure in named.items()]
     some = next(iter(named.values()), None)
     texts = [
