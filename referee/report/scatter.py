@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,13 +27,16 @@ class Dots:
 
 
 def scatter(kinds: Sequence[Dots], across: str, up: str) -> Markup:
-    """One chart; both axes begin at 0 and end at a round number above all points. `across` and `up` name them."""
+    """One chart; axes end at a round number above all points, the upright one begins at 0, the other at the last fifth
+    below them. `across` and `up` name them.
+    """
     points = [point for kind in kinds for point in kind.points]
     right, top = _end(max((x for x, _, _ in points), default=1.0)), _end(max((y for _, y, _ in points), default=1.0))
+    left = min((math.floor(min(x, 0.99) * _STEPS) / _STEPS for x, _, _ in points), default=0.0)
     edge, base = WIDTH - RIGHT, HEIGHT - BOTTOM
 
     def x(value: float) -> float:
-        return round(LEFT + value / right * (edge - LEFT), 1)
+        return round(LEFT + (value - left) / (right - left) * (edge - LEFT), 1)
 
     def y(value: float) -> float:
         return round(base - value / top * (base - TOP), 1)
@@ -43,8 +47,9 @@ def scatter(kinds: Sequence[Dots], across: str, up: str) -> Markup:
         share = step / _STEPS
         parts.append(f'<path class="grid" d="M{LEFT} {y(top * share)}H{edge}"/>')
         parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y(top * share) + 4}">{top * share:.3g}</text>')
-        parts.append(f'<path class="axis" d="M{x(right * share)} {base}v5"/>')
-        parts.append(f'<text class="tick mid" x="{x(right * share)}" y="{base + 18}">{right * share:.3g}</text>')
+        at = left + (right - left) * share
+        parts.append(f'<path class="axis" d="M{x(at)} {base}v5"/>')
+        parts.append(f'<text class="tick mid" x="{x(at)}" y="{base + 18}">{at:.3g}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {base}H{edge}"/>')
     parts.append(f'<text class="name mid" x="{(LEFT + edge) / 2}" y="{HEIGHT - 6}">{escape(across)}</text>')
     middle = (TOP + base) / 2
@@ -58,9 +63,11 @@ def scatter(kinds: Sequence[Dots], across: str, up: str) -> Markup:
             for a, b, said in kind.points
         )
         parts.append(f'<g class="curve {colour}">{line}{dots}</g>')
-        at = TOP + 10 + place * _LINE
-        parts.append(f'<g class="curve {colour}"><circle cx="{edge + 18}" cy="{at}" r="4"/></g>')
-        parts.append(f'<g class="label {colour}"><text x="{edge + 28}" y="{at + 4}">{escape(kind.name)}</text></g>')
+        line_at = TOP + 10 + place * _LINE
+        parts.append(f'<g class="curve {colour}"><circle cx="{edge + 18}" cy="{line_at}" r="4"/></g>')
+        parts.append(
+            f'<g class="label {colour}"><text x="{edge + 28}" y="{line_at + 4}">{escape(kind.name)}</text></g>'
+        )
     parts.append("</svg>")
     return Markup("".join(parts))
 
