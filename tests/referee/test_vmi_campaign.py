@@ -41,14 +41,10 @@ VMI = "steps = 3, batch = 4, samples = 8"
 CELLS = [
     ("vmi", "vmi", "gan", f'family = "mixture", components = 4, explore = 20, {VMI}'),
     ("gmi", "gmi", "gan", "steps = 3, starts = 8"),
-    ("gmi_1", "gmi", "gan", "steps = 3, starts = 8, weight = 1.0"),
     ("ked_mi", "ked_mi", "", "latent = 8, width = 8, training_steps = 2, batch_size = 8, steps = 3, samples = 8"),
     ("gan_z_gaussian", "vmi", "gan", f'family = "gaussian", weight = 0.03, {VMI}'),
-    ("gan_z_gaussian_0.1", "vmi", "gan", f'family = "gaussian", weight = 0.1, {VMI}'),
-    ("gan_z_flow", "vmi", "gan", f'family = "flow", weight = 0.03, {VMI}'),
     ("style_extended_flow", "vmi", "style", f'family = "flow", extended = true, {VMI}'),
     ("adversarial", "adversarial", "", "steps = 5, starts = 4"),
-    ("margin", "latent_gradient", "gan", 'loss = "margin", steps = 3, starts = 2'),
 ]
 
 
@@ -78,7 +74,6 @@ def test_one_image_or_a_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "vmi/att20/coverage_minus_gmi",
         "vmi/att20/top1_minus_ked_mi",
         "vmi/front",
-        "vmi/flow_minus_gaussian",
         "whitebox/att20/best_top1",
         "whitebox/batched_over_single",
         "control/adversarial/top1",
@@ -95,7 +90,7 @@ def test_one_image_or_a_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert figures["vmi/att20/gmi/top1"]["best_of_five_restarts"] is not None
     assert ours["best_of_five_restarts"] is None
     assert figures["vmi/att20/top1_minus_gmi"]["victims"] == 2
-    assert figures["vmi/front"]["points"] == 3
+    assert figures["vmi/front"]["points"] == 2
     page = (tmp_path / "out" / "report.html").read_text()
     for title in (
         "Samples of each class: att20",
@@ -104,6 +99,7 @@ def test_one_image_or_a_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "Control: images",
     ):
         assert title in page
+    assert page.count("held-out photos") >= 1
 
 
 def test_measures_agree_with_their_references() -> None:
