@@ -83,7 +83,7 @@ class GMI:
         def value(z: Tensor) -> Tensor:
             x = prior.decode(z)
             natural: Tensor = D(x)[:, 0]
-            return self.weight * identity_loss(model(x), label, self.loss) - natural
+            return self.weight * identity_loss(model(x), label, self.loss) - natural  # lambda_i L_id + L_prior
 
         descent = torch.optim.SGD([z], self.step, self.momentum, nesterov=self.momentum > 0)
         yield from descend(oracle, prior, z, T, value, descent, self.steps, (-bound, bound))

@@ -111,17 +111,17 @@ class VMI:
 
         for i in range(self.steps):
             with torch.enable_grad():
-                z, kl = draw(S)
+                z, kl = draw(S)  # z ~ q, reparametrised
                 identity = identity_loss(model(prior.decode(z)), label, self.loss).reshape(T, S)
                 descent.zero_grad()
-                (identity + self.weight * kl).mean(1).sum().backward()
+                (identity + self.weight * kl).mean(1).sum().backward()  # E_q[loss] + lambda KL, of every target
             evaluations, last = self.explore / T + (i + 1) * S, i + 1 == self.steps
             if not last and evaluations >= due:
                 yield Snapshot(self._best(oracle, prior, z, identity), float(evaluations))
                 due = next_due(evaluations)
             descent.step()
             schedule.step()
-        with torch.no_grad():
+        with torch.no_grad():  # what was found: any number of draws of q
             drawn, kl = draw(max(self.samples, self.drawn))
         kept = drawn.unflatten(0, (T, -1))
         if self.drawn:
