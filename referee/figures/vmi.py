@@ -110,11 +110,11 @@ def _best(place: str, measured: dict[str, Sampled], ground: Ground) -> list[Figu
     if not ways:
         return []
     best = max(ways, key=lambda one: one.way.share().value)
-    whole = best.figure("", ground).extra
+    whole, share = best.figure("", ground).extra, best.way.share()
     extra = {name: whole[name] for name in ("victims", "evaluations_a_target", "seconds_a_target")}
     extra |= {"way": best.way.label, "other_architecture_of_samples": whole["other_architecture"]}
-    rate = best.way.rate(f"whitebox/{place}/best_top1", at_least=_BEST.get(place), extra=extra)
-    return [replace(rate, extra={k: v for k, v in rate.extra.items() if k != "rows_a_target"})]
+    name, least = f"whitebox/{place}/best_top1", _BEST.get(place)
+    return [Figure(name, share.value, low=share.low, high=share.high, at_least=least, extra=extra)]
 
 
 def _control(results: Results, tricked: dict[str, Way], grounds: dict[str, Ground]) -> list[Figure]:

@@ -86,27 +86,32 @@ def family_points(measured: Mapping[str, Sampled], family: str) -> list[Sampled]
 
 def flow_minus_gaussian(measured: Mapping[str, Sampled]) -> list[Figure]:
     """The share recognised of a flow's samples less that of a Gaussian's at the same divergence from the prior, which
-    is read off between the Gaussian's weights, target by target; mean of the flow's weights.
+    is read off between the Gaussian's weights, target by target on the victims that all attacked; mean of the flow's
+    weights.
     """
-    gaussians, flows = family_points(measured, "gaussian"), family_points(measured, "flow")
+    gaussians, flows = (
+        [one for one in family_points(measured, family) if one.divergence is not None]
+        for family in ("gaussian", "flow")
+    )
     if len(gaussians) < 2 or not flows:
         return []
-    divergence = np.stack([one.divergence for one in gaussians])  # type: ignore[misc]
-    order = divergence.argsort(0)
-    nats = np.take_along_axis(divergence, order, 0)
-    share = np.take_along_axis(np.stack([one.top1 for one in gaussians]), order, 0)
-    differences, nats_of_flows = [], []
-    for flow in flows:
-        at = flow.divergence
-        if at is None or at.shape != nats.shape[1:]:
-            continue
-        read = np.array([np.interp(at[i], nats[:, i], share[:, i]) for i in range(len(at))])
-        differences.append(flow.top1 - read)
-        nats_of_flows.append(float(at.mean()))
-    if not differences:
+    common = set.intersection(*({cell.victim for cell in one.way.cells} for one in (*gaussians, *flows)))
+    if not common:
         return []
-    interval = clustered_interval(np.mean(differences, 0), flows[0].way.targets)
-    extra = {"nats_of_flows": nats_of_flows, "nats_of_gaussians": divergence.mean(1).tolist()}
+
+    def of(ones: list[Sampled]) -> tuple[np.ndarray, np.ndarray]:
+        """Divergence and share recognised, each (weights, N)."""
+        pairs = [(one.divergence[one.only(common)], one.top1[one.only(common)]) for one in ones]  # type: ignore[index]
+        return np.stack([nats for nats, _ in pairs]), np.stack([share for _, share in pairs])
+
+    divergence, recognised = of(gaussians)
+    order = divergence.argsort(0)
+    nats, share = (np.take_along_axis(values, order, 0) for values in (divergence, recognised))
+    at, of_flows = of(flows)
+    read = np.stack([np.interp(at[:, i], nats[:, i], share[:, i]) for i in range(at.shape[1])], 1)
+    targets = flows[0].way.targets[flows[0].only(common)]
+    interval = clustered_interval((of_flows - read).mean(0), targets)
+    extra = {"nats_of_flows": at.mean(1).tolist(), "nats_of_gaussians": divergence.mean(1).tolist()}
     return [
         Figure(
             "vmi/flow_minus_gaussian",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,25 @@ def test_a_flow_is_compared_at_its_own_divergence(nats: tuple[float, float], exp
     }
     (figure,) = flow_minus_gaussian(measured)
     assert figure.value == pytest.approx(expected)
+
+
+def test_a_flow_is_compared_on_the_victims_that_all_weights_attacked(make_cell: Any) -> None:
+    """A campaign that is half done has some weights on one victim and others on two."""
+
+    def two(label: str, nats: float, first: list[bool], second: list[bool]) -> Sampled:
+        a = one(make_cell, label, [first], [0.1], divergence=np.array([nats, nats]))
+        b = one(make_cell, label, [second], [0.1], victim="w")
+        hits = np.concatenate([a.hits, b.hits])
+        return replace(a, way=replace(a.way, cells=(*a.way.cells, *b.way.cells)), hits=hits)
+
+    half, full = [True, False], [True, True]
+    measured = {
+        "gan_z_gaussian": two("gan_z_gaussian", 8.0, full, [False, False]),
+        "gan_z_gaussian_0.1": one(make_cell, "gan_z_gaussian_0.1", [half], [0.1], divergence=np.array([4.0])),
+        "gan_z_flow": two("gan_z_flow", 6.0, full, [False, False]),
+    }
+    (figure,) = flow_minus_gaussian(measured)
+    assert figure.value == pytest.approx(0.25)
 
 
 def test_a_difference_is_paired_by_target_on_common_victims(make_cell: Any) -> None:
