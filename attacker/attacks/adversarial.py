@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 
-from attacker.attacks.descent import check_above, identity_loss
+from attacker.attacks.descent import check_above, identity_loss, lowest
 from attacker.attacks.latent import next_due
 from attacker.needs import Needs
 from attacker.public import public_images
@@ -71,7 +71,7 @@ class Adversarial:
             x = x.detach()
             evaluations, last = (i + 1) * self.starts, i + 1 == self.steps
             if evaluations >= due or last:
-                best = margin.detach().reshape(T, self.starts).argmin(1) + torch.arange(T) * self.starts
+                best = lowest(margin.reshape(T, self.starts))
                 extras = {}
                 if last:
                     shape = (T, self.starts, *oracle.input_shape)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from attacker.oracle import Oracle
     from attacker.priors.prior import Prior
 
-__all__ = ["LOSSES", "IdentityLoss", "check_above", "descend", "identity_loss"]
+__all__ = ["LOSSES", "IdentityLoss", "check_above", "descend", "identity_loss", "lowest"]
 
 IdentityLoss = Literal["cross_entropy", "margin"]
 LOSSES = ("cross_entropy", "margin")
@@ -33,6 +33,12 @@ def identity_loss(logits: Tensor, label: Tensor, loss: str) -> Tensor:
     own = logits.gather(1, label[:, None])[:, 0]
     others = logits.scatter(1, label[:, None], -torch.inf).amax(1)
     return others - own
+
+
+def lowest(values: Tensor) -> Tensor:
+    """Of values (T, S), those of S starts for each of T targets one after the other, the rows (T,) of the least."""
+    T, S = values.shape
+    return values.detach().argmin(1) + S * torch.arange(T)
 
 
 def check_above(method: object, *names: str) -> None:
@@ -68,8 +74,7 @@ def descend(
         evaluations, last = (i + 1) * starts, i + 1 == steps
         if evaluations >= due or last:
             values = now.detach().reshape(targets, starts)
-            best = values.argmin(1) + torch.arange(targets) * starts
-            codes = z.detach()[best]
+            codes = z.detach()[lowest(values)]
             extras = {"codes": codes.numpy().copy()}
             if last:
                 made = prior.images(z.detach()).clip(oracle.low, oracle.high)

@@ -3,8 +3,12 @@
 here   meaning
 G      distributions that are fitted side by side, each with parameters of its own
 n, m   draws of each, numbers in a code
-v      draws (G, n, m), differentiable with respect to the parameters; every family begins as N(0, I)
+v      draws (G, n, m), differentiable with respect to the parameters
 log_q  log densities of the draws, (G, n)
+near   codes (G, k, m)
+
+`draw(n, generator)` gives v and log_q. A Gaussian and a flow begin as N(0, I), a mixture with means drawn so that it is
+near it; `start(near)` begins around the mean of codes, or with a mixture's components at one each.
 """
 
 from __future__ import annotations

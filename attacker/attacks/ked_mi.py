@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from attacker.attacks.descent import check_above, identity_loss
+from attacker.attacks.descent import check_above, identity_loss, lowest
 from attacker.attacks.families import Gaussian
 from attacker.attacks.latent import next_due
 from attacker.needs import Needs
@@ -152,7 +152,7 @@ class KEDMI:
                 descent.zero_grad()
                 loss.mean(1).sum().backward()
             mark, last = shared / T + (i + 1) * S, i + 1 == self.steps
-            best = z.detach()[loss.detach().argmin(1) + S * torch.arange(T)]
+            best = z.detach()[lowest(loss)]
             if not last and mark >= due:
                 yield Snapshot(prior.images(best), mark)
                 due = next_due(mark)
@@ -191,7 +191,7 @@ class KEDMI:
             places = places.flatten()
             real = x[places]
             if self.mirrored:
-                flip = torch.rand(len(real), 1, 1, 1, generator=draws.generator).to(device) < 0.5
+                flip = draws.uniform(len(real), 1, 1, 1) < 0.5
                 real = torch.where(flip, real.flip(-1), real)
             real = real.contiguous(memory_format=torch.channels_last)
             made = G(draws.normal(len(real), self.latent))

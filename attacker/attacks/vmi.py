@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacker.attacks.descent import LOSSES, IdentityLoss, check_above, identity_loss
+from attacker.attacks.descent import LOSSES, IdentityLoss, check_above, identity_loss, lowest
 from attacker.attacks.families import FAMILIES, Family, family
 from attacker.attacks.latent import next_due
 from attacker.needs import Needs
@@ -125,7 +125,8 @@ class VMI:
             drawn, kl = draw(max(self.samples, self.drawn))
         kept = drawn.unflatten(0, (T, -1))
         if self.drawn:
-            loss = self._losses(prior, model, drawn, torch.as_tensor(targets).repeat_interleave(kept.shape[1]))
+            label = torch.as_tensor(targets).repeat_interleave(kept.shape[1])
+            loss = identity_loss(_logits(prior, model, drawn), label, self.loss)
             rows = loss.reshape(T, -1).topk(self.samples, 1, largest=False).indices
             kept, evaluations = kept[torch.arange(T)[:, None], rows], evaluations + self.drawn
         made = prior.images(kept.flatten(0, 1)).clip(oracle.low, oracle.high)
@@ -136,24 +137,16 @@ class VMI:
         }
         yield Snapshot(self._best(oracle, prior, z, identity), float(evaluations), extras)
 
-    @torch.no_grad()
     def _near(self, prior: Prior, model: nn.Module, targets: Sequence[int], random: torch.Generator) -> Tensor:
         """The codes (T, k, m), of `explore` draws that all targets share, on which the loss of each is lowest."""
         z = prior.codes.draw(self.explore, random)
-        logits = torch.cat([model(prior.decode(part)) for part in z.split(_AT_ONCE)])
+        logits = _logits(prior, model, z)
         loss = torch.stack([identity_loss(logits, torch.full((len(z),), t), self.loss) for t in targets])
         return z[loss.topk(min(self.components, self.explore), 1, largest=False).indices]
 
-    @torch.no_grad()
-    def _losses(self, prior: Prior, model: nn.Module, z: Tensor, label: Tensor) -> Tensor:
-        """The loss (N,) of codes z, each for its own target."""
-        parts = zip(z.split(_AT_ONCE), label.split(_AT_ONCE), strict=True)
-        return torch.cat([identity_loss(model(prior.decode(part)), mine, self.loss) for part, mine in parts])
-
     def _best(self, oracle: Oracle, prior: Prior, z: Tensor, identity: Tensor) -> np.ndarray:
         """The images (T, *shape) of the draws with the lowest loss."""
-        T, S = identity.shape
-        return prior.images(z.detach()[identity.detach().argmin(1) + S * torch.arange(T)]).clip(oracle.low, oracle.high)
+        return prior.images(z.detach()[lowest(identity)]).clip(oracle.low, oracle.high)
 
     def _checked(self, oracle: Oracle) -> Prior:
         check_above(self, "steps", "batch", "step", "components", "samples")
@@ -170,3 +163,9 @@ class VMI:
         if self.extended and prior.layers == 1:
             raise ValueError(f"a {prior.card.kind} prior takes one code, it has no extended space: leave extended out")
         return prior
+
+
+@torch.no_grad()
+def _logits(prior: Prior, model: nn.Module, z: Tensor) -> Tensor:
+    """The target's answers (N, C) to the images of codes."""
+    return torch.cat([model(prior.decode(part)) for part in z.split(_AT_ONCE)])
