@@ -191,9 +191,10 @@ def test_a_difference_is_paired_by_target_on_common_victims(make_cell: Any) -> N
 
 
 def test_the_best_of_five_restarts_is_the_one_with_the_least_value(make_cell: Any) -> None:
-    hits = [[True, False, False, False, False, False, True, True, True, True]]
-    best = np.array([[0.0, 1, 1, 1, 1, 0.0, 1, 1, 1, 1]])
-    assert one(make_cell, "gmi", hits, [0.0], values=best).best_of_tries() == 0.5
+    hits = [[True, False, False, False, False, False, False, True, False, False]]
+    best = np.array([[0.0, 1, 1, 1, 1, 1, 1, 0.0, 1, 1]])
+    assert one(make_cell, "gmi", hits, [0.0], values=best).best_of_tries() == 1.0
+    assert one(make_cell, "gmi", hits, [0.0], values=-best).best_of_tries() == 0.0  # a control
     assert one(make_cell, "gmi", hits, [0.0]).best_of_tries() is None
 
 
