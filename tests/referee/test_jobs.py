@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from referee import processes, run
+from referee import forking, run
 from referee.processes import ProcessError, denied_folders, run_attacker
 
 
@@ -69,19 +72,68 @@ def test_an_interruption_reaches_those_that_run_and_starts_no_other(monkeypatch)
     assert sorted(started) == sorted(stopped) == ["c0", "c1"]
 
 
-def test_an_attacker_is_ended_from_another_thread(tmp_path, monkeypatch):
-    fence = tmp_path / "sleeps.py"
-    fence.write_text("import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)")
-    monkeypatch.setattr(processes, "_FENCE", fence)
+def gone(pid: int) -> bool:
+    """Whether the process has ended, a moment later at most."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return True  # nobody has asked for its status yet
+        time.sleep(0.02)
+    return False
+
+
+def waits(folder: Path) -> list[str]:
+    """The words of an attacker that looks for its server for a minute."""
+    return ["random_guess", "--out", str(folder)]
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Every process that is forked."""
+    found: list[forking.Forked] = []
+    start = forking.Forker.start
+
+    def spy(self, *arguments, **named):
+        found.append(start(self, *arguments, **named))
+        return found[-1]
+
+    monkeypatch.setattr(forking.Forker, "start", spy)
+    return found
+
+
+def test_an_attacker_is_ended_from_another_thread(tmp_path, forked):
     stop = threading.Event()
     threading.Timer(1.0, stop.set).start()
-    started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_attacker("127.0.0.1:1", "key", [], folder=tmp_path / "a", denied=[], stop=stop)
-    assert time.monotonic() - started < 20
-    pid = int((tmp_path / "a" / "pid").read_text())
-    with pytest.raises(ProcessLookupError):
-        processes.os.kill(pid, 0)
+        run_attacker("127.0.0.1:1", "key", waits(tmp_path), folder=tmp_path / "a", denied=[], stop=stop)
+    assert forked[0].poll() == -signal.SIGTERM
+    assert gone(forked[0].pid)
+
+
+def test_attackers_end_with_what_forked_them_and_the_next_one_starts_all_the_same(tmp_path, forked):
+    failed: list[BaseException] = []
+
+    def work():
+        try:
+            run_attacker("127.0.0.1:1", "key", waits(tmp_path), folder=tmp_path / "a", denied=[])
+        except ChildProcessError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not forked:
+        time.sleep(0.01)
+    forked[0]._forker._process.kill()
+    thread.join(20)
+    assert len(failed) == 1
+    assert gone(forked[0].pid)
+    status, said = run_attacker(None, None, ["--help"], folder=tmp_path / "b", denied=[])
+    assert status == 0
+    assert "Usage" in said
 
 
 def test_no_attacker_opens_the_data_root_or_the_digits(tmp_path, monkeypatch):
