@@ -7,7 +7,8 @@ seeds = [0]
 [victims.NAME]                     architecture, split, seed; optional: max_steps (of its training), kind ("classifier",
                                    or "features": a network that predicts named features, which has no choice of
                                    architecture), joint (a table of numbers: the classifier is trained together with a
-                                   network that inverts it)
+                                   network that inverts it), defence (a training defence and its parameters,
+                                   { name = "mid", beta = 0.01 })
 [priors.NAME]                      an image prior that is learned from what a cell's split publishes: kind, seed,
                                    [priors.NAME.parameters]
 [contracts.NAME]                   the fields of a contract; several cells may share one
@@ -19,6 +20,7 @@ seeds = [0]
                                    which they were asked)
 [adversaries]                      lists of methods by name, for several experiments
 [[attributes]]                     attributes inferred from models of tables: see referee/attribute_plan.py
+[defences.NAME] and [[matrix]]     defences x strengths x attacks x contracts x seeds: see referee/matrix.py
 
 `public` of a cell is false, true (what the split publishes), "developer" or "developer+published": the private photos
 that the target is trained on, alone or with the published ones. That is no breach: in such a cell the attacker is the
@@ -41,6 +43,7 @@ from typing import Any, Literal, cast, get_args
 
 from attacker.attacks import METHODS
 from attacker.run import make_method
+from defenses.training import Named, training_defence
 from oracle_server.threat_model import Contract
 from oracle_server.victims.images import ImagesUnavailableError
 from oracle_server.victims.recipes import ARCHITECTURES
@@ -48,6 +51,7 @@ from oracle_server.victims.splits import Split, split_named
 from referee.attribute_plan import Experiment, read_experiments
 from referee.figures import FIGURES
 from referee.given import check_given
+from referee.matrix import Entry, grow
 from referee.priors import PlannedPrior
 
 __all__ = ["CampaignError", "Kind", "Plan", "PlannedCell", "Public", "Victim", "read_plan"]
@@ -65,6 +69,7 @@ class CampaignError(ValueError):
 class Victim:
     """A model to train and host: `name` is also the hosted model's. `joint` is None, or the settings with which the
     classifier is trained together with a network that inverts it. `max_steps` is None, or how long it learns at most.
+    `defence` is None, or the training defence with its parameters, sorted.
     """
 
     name: str
@@ -74,6 +79,7 @@ class Victim:
     kind: Kind = "classifier"
     joint: Mapping[str, float] | None = None
     max_steps: int | None = None
+    defence: Named | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,8 @@ class PlannedCell:
     asked: Mapping[str, Contract] = field(default_factory=dict)
     """The contracts by name under which a benign user asks for the answers that are given."""
     prior: PlannedPrior | None = None
+    matrix: Entry | None = None
+    """Where it stands in the campaign's matrix; it changes nothing of what is run."""
 
     @property
     def folder(self) -> str:
@@ -149,14 +157,18 @@ def _plan(text: dict[str, Any]) -> Plan:
     _only(
         text,
         "the campaign",
-        {"title", "figures", "seeds", "victims", "priors", "contracts", "cells", "attributes", "adversaries"},
+        {"title", "figures", "seeds", "victims", "priors", "contracts", "cells", "attributes", "adversaries"}
+        | {"defences", "matrix"},
     )
-    tables: dict[str, Any] = text if "attributes" not in text else {"victims": {}, "contracts": {}, "cells": []} | text
-    victims = {name: _victim(name, values) for name, values in tables["victims"].items()}
-    contracts = {name: Contract.from_dict(values) for name, values in tables["contracts"].items()}
+    whole = not {"attributes", "matrix"} & set(text)
+    tables: dict[str, Any] = text if whole else {"victims": {}, "contracts": {}, "cells": []} | text
+    grown = grow(text)
+    victims = {name: _victim(name, values) for name, values in grown.beside(tables, "victims").items()}
+    contracts = {name: Contract.from_dict(values) for name, values in grown.beside(tables, "contracts").items()}
     priors = {name: _prior(name, values) for name, values in text.get("priors", {}).items()}
     known = _Known(victims, contracts, priors, text.get("seeds", [0]))
     cells = [cell for values in tables["cells"] for cell in _cells(values, known)]
+    cells += [replace(cell, matrix=entry) for values, entry in grown.cells for cell in _cells(values, known)]
     if text.get("figures", "") not in ("", *FIGURES):
         raise ValueError(f"no figures {text['figures']!r}; there is {', '.join(FIGURES)}")
     names = [cell.folder for cell in cells]
@@ -172,7 +184,7 @@ def _plan(text: dict[str, Any]) -> Plan:
 
 
 def _victim(name: str, values: dict[str, Any]) -> Victim:
-    _only(values, f"victim {name}", {"architecture", "split", "seed", "kind", "joint", "max_steps"})
+    _only(values, f"victim {name}", {"architecture", "split", "seed", "kind", "joint", "max_steps", "defence"})
     kind, joint, steps = values.get("kind", "classifier"), values.get("joint"), values.get("max_steps")
     if kind not in get_args(Kind):
         raise ValueError(f"victim {name}: kind must be one of {', '.join(get_args(Kind))}")
@@ -187,8 +199,23 @@ def _victim(name: str, values: dict[str, Any]) -> Victim:
         raise ValueError(f"victim {name}: joint = {joint!r} must be a table of numbers, for example {{ weight = 1.0 }}")
     if steps is not None and (type(steps) is not int or steps < 1 or kind == "features" or joint is not None):
         raise ValueError(f"victim {name}: max_steps = {steps!r} must be a number above 0, of an ordinary classifier")
+    if "defence" in values:
+        if kind == "features" or joint is not None:
+            raise ValueError(f"victim {name}: only an ordinary classifier has a defence: leave it out")
+        values = values | {"defence": _training_defence(name, values["defence"])}
     _split(values["split"])
     return Victim(name=name, **values)
+
+
+def _training_defence(victim: str, said: Any) -> Named:
+    if not (isinstance(said, dict) and isinstance(said.get("name"), str)):
+        raise ValueError(f'victim {victim}: defence = {said!r} must be a table, for example {{ name = "none" }}')
+    parameters = tuple(sorted((name, value) for name, value in said.items() if name != "name"))
+    try:
+        training_defence(said["name"], parameters)
+    except ValueError as error:
+        raise ValueError(f"victim {victim}: {error}") from error
+    return said["name"], tuple((name, float(value)) for name, value in parameters)
 
 
 def _split(name: str) -> Split | None:

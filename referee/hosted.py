@@ -49,7 +49,8 @@ def host_victim(victim: Victim, repository: Repository, device: str) -> None:
         settings |= {"decoder": decoder, "decoder_name": f"attacker.decoder:Decoder of width {width}"}
         train_and_host_joint(victim.architecture, victim.split, repository, **settings, **known)
     else:
-        train_and_host(victim.architecture, victim.split, repository, max_steps=victim.max_steps, **known)
+        known |= {"max_steps": victim.max_steps, "defence": victim.defence}
+        train_and_host(victim.architecture, victim.split, repository, **known)
 
 
 def developers_network(victim: Victim, repository: Repository) -> Decoder:

@@ -113,7 +113,7 @@ def _trainings(results: Results) -> list[Training]:
     plan, device = results.plan, results.device
     judged = [Training(victim.split, device=device) for victim in plan.victims]
     plain = [victim for victim in plan.victims if victim.kind == "classifier" and victim.joint is None]
-    hosted = [Training(one.split, one.architecture, one.seed, device, one.max_steps) for one in plain]
+    hosted = [Training(one.split, one.architecture, one.seed, device, one.max_steps, one.defence) for one in plain]
     return [*judged, *hosted, *trainings_of(plan.figures)]
 
 

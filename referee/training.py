@@ -7,9 +7,11 @@ import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing import get_context
+from typing import Any
 
 import torch
 
+from defenses.training import Named
 from oracle_server.victims.split_models import train_evaluation, train_target
 from oracle_server.victims.splits import split_named
 
@@ -25,6 +27,7 @@ class Training:
     seed: int = 0
     device: str = "cpu"
     max_steps: int | None = None
+    defence: Named | None = None
 
     def __call__(self) -> str:
         """Train it, or find it in the cache, where whoever needs it will look; what it was, in words."""
@@ -33,8 +36,9 @@ class Training:
         if self.architecture is None:
             train_evaluation(split, seed=self.seed, device=self.device)
             return f"the evaluation network of {self.split}"
-        train_target(split, self.architecture, max_steps=self.max_steps, seed=self.seed, device=self.device)
-        return f"{self.architecture} on {self.split}"
+        known: dict[str, Any] = {"seed": self.seed, "device": self.device, "defence": self.defence}
+        train_target(split, self.architecture, max_steps=self.max_steps, **known)
+        return f"{self.architecture} on {self.split}" + (f" with {self.defence[0]}" if self.defence else "")
 
 
 def train_ahead(trainings: Iterable[Training], say: Callable[[str], None]) -> None:

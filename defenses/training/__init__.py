@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from defenses.training.defence import TrainingDefence
 from defenses.training.priority_cart import Grown, PriorityCart
+from defenses.training.registry import TRAINING, Named, training_defence
 
-__all__ = ["Grown", "PriorityCart"]
+__all__ = ["TRAINING", "Grown", "Named", "PriorityCart", "TrainingDefence", "training_defence"]

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from defenses.training import Named
 from oracle_server.models.card import Card
 from oracle_server.models.importing import Draft, host
 from oracle_server.models.neural import choose_device
@@ -39,12 +40,14 @@ def train_and_host(
     device: str = "auto",
     deterministic: bool = False,
     max_steps: int | None = None,
+    defence: Named | None = None,
     progress: Callable[[Epoch], None] | None = None,
 ) -> Card:
     """Train (or find in the cache) and host, with its parts. `split.json`, beside the archive, lists the rows that the
-    model has seen. `max_steps` is that of `train_target`.
+    model has seen. `max_steps` and `defence` are those of `train_target`.
 
-    Raises `ValueError` for an unknown architecture or split, `FileExistsError` for a version that is there already.
+    Raises `ValueError` for an unknown architecture, split or defence, `FileExistsError` for a version that is
+    there already.
     """
     split = split_named(split_name)
     faces = load(split)
@@ -53,6 +56,7 @@ def train_and_host(
         architecture,
         faces=faces,
         max_steps=max_steps,
+        defence=defence,
         seed=seed,
         device=str(choose_device(device)),
         progress=progress,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from defenses.training import Named, training_defence
 from oracle_server.victims.images import ImageSet
 from oracle_server.victims.recipes import RECIPES
 from oracle_server.victims.splits import Split, class_of, load, random_split
@@ -25,6 +26,7 @@ def train_target(
     *,
     faces: ImageSet | None = None,
     loss: Loss | None = None,
+    defence: Named | None = None,
     max_steps: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -34,15 +36,35 @@ def train_target(
     """The model that is attacked: it knows the private people only, class i is ``split.private[i]``.
 
     `max_steps` takes the place of the recipe's own: a model that learns for less time is less sure of itself.
+    `defence` is a name of ``TRAINING`` with its parameters. Where it starts from a model of public people, that one is
+    trained first, by the same recipe.
+
+    Raises:
+        ValueError: as `train_victim` and `training_defence`; a start from public people where there are none.
     """
     recipe = RECIPES.get(architecture)
+    if recipe is not None and max_steps is not None:
+        recipe = dataclasses.replace(recipe, max_steps=max_steps)
+    faces = faces or load(split)
+    against = None if defence is None else training_defence(*defence)
+    start = None
+    if against is not None and not against.off and against.starts_from_public:
+        people = tuple(person for person in split.public if person not in split.private)
+        rows = [row for row in split.published if faces.labels[row] in people] if people else []
+        if not rows:
+            raise ValueError(f"split {split.name} publishes nobody else to learn from first: defend it otherwise")
+        start = train_victim(
+            architecture, faces, rows, people, recipe=recipe, seed=seed, device=device, cache=cache, progress=progress
+        )
     return train_victim(
         architecture,
-        faces or load(split),
+        faces,
         split.target,
         split.private,
-        recipe=None if recipe is None or max_steps is None else dataclasses.replace(recipe, max_steps=max_steps),
+        recipe=recipe,
         loss=loss,
+        defence=against,
+        start=start,
         seed=seed,
         device=device,
         cache=cache,

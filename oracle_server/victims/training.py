@@ -1,7 +1,8 @@
 """The one training loop of all victims, and the models it made, remembered on disk.
 
-A training defence is a loss: it sees the module, a batch and its labels, and returns what to minimise. Everything that
-makes a model (data, rows, recipe, loss, seed, torch, device) is hashed into the name under which it is kept.
+A loss sees the module, a batch and its labels, and returns what to minimise; a training defence may change more, see
+`defenses.training.defence`. Everything that makes a model (data, rows, recipe, loss, defence, seed, torch, device) is
+hashed into the name under which it is kept.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from defenses.training import TrainingDefence
 from oracle_server.victims.images import ImageSet
 from oracle_server.victims.recipes import ARCHITECTURES, RECIPES, Optimiser, Pretraining, Recipe, Schedule
 from oracle_server.victims.splits import class_of, rows_sha256
@@ -83,6 +85,8 @@ def train_victim(
     recipe: Recipe | None = None,
     loss: Loss | None = None,
     wrap: Wrap | None = None,
+    defence: TrainingDefence | None = None,
+    start: Trained | None = None,
     seed: int = 0,
     device: str = "cpu",
     cache: Path | None = None,
@@ -98,13 +102,16 @@ def train_victim(
         recipe: hyper-parameters; by default those of the architecture.
         loss: by default cross-entropy; a dataclass, so that its ``repr`` tells it from others.
         wrap: the module is trained inside of what this makes of it; a dataclass too.
+        defence: has a loss and a wrap of its own; one that is off is as none.
+        start: the model from which a defence takes weights to start from.
         seed: of the start, the order of photos, augmentation and dropout.
         device: ``cpu`` or ``cuda``; the models of the two differ in the last bits and are cached apart.
         cache: root of the cache; by default ``cache.root()``.
         progress: called after each epoch; not called on a cache hit.
 
     Raises:
-        ValueError: an unknown architecture, no rows, a loss or wrap without a name, a training that diverges.
+        ValueError: an unknown architecture, no rows, a loss or wrap without a name, a defence beside a loss or a wrap
+            or one that does not suit the architecture, a training that diverges.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
@@ -116,6 +123,15 @@ def train_victim(
     if wrap is not None and not dataclasses.is_dataclass(wrap):
         raise ValueError("the wrap must be a frozen dataclass, so that its repr names it in the cache")
     recipe = recipe or RECIPES[architecture]
+    if defence is not None and defence.off:
+        defence = None
+    if defence is not None:
+        if wrap is not None or loss != CrossEntropy():
+            raise ValueError(f"{defence} has a loss of its own: train with it or with another loss, not with both")
+        if defence.starts_from_public and start is None:
+            raise ValueError(f"{defence} needs a model to start from")
+        if defence.runs_to_end:
+            recipe = dataclasses.replace(recipe, patience=None)
     labels = class_of(faces, rows, people)
     images = faces.images[np.asarray(rows, dtype=np.int64)]
     made_by: dict[str, Any] = {
@@ -135,16 +151,29 @@ def train_victim(
     }
     if wrap is not None:  # left out otherwise, so that models which were made without keep their keys
         made_by["wrap"] = repr(wrap)
+    noted: dict[str, Any] = {"rows": [int(row) for row in rows]}
+    if defence is not None:
+        made_by["defence"] = repr(defence)
+        noted["defence"] = dict(defence.noted(len(rows), recipe.batch_size, recipe.epochs_for(len(rows))))
+    if start is not None:
+        made_by["start"] = start.key
+        noted["start_rows"] = start.card["rows"]
     shape = tuple(images.shape[1:])
 
     def make() -> nn.Module:
         module = ARCHITECTURES[architecture](len(people), shape)
+        if defence is not None:
+            module = defence.wrap(module, len(people))
+            if start is not None:
+                defence.start(module, start.module)
+            return module
         return module if wrap is None else wrap(module, len(people), shape)
 
     def train(module: nn.Module) -> Epoch:
-        return fit(module, images, labels, recipe, loss=loss, seed=seed, device=device, progress=progress)
+        options: dict[str, Any] = {"seed": seed, "device": device, "progress": progress}
+        return fit(module, images, labels, recipe, loss=loss, defence=defence, **options)
 
-    return trained_once(make, train, made_by, device=device, cache=cache, noted={"rows": [int(row) for row in rows]})
+    return trained_once(make, train, made_by, device=device, cache=cache, noted=noted)
 
 
 def fit(
@@ -157,8 +186,10 @@ def fit(
     seed: int,
     device: str = "cpu",
     progress: Progress | None = None,
+    defence: TrainingDefence | None = None,
 ) -> Epoch:
     """Trains `module` in place on ``(N, C, H, W)`` images and ``(N,)`` labels; returns the last epoch's figures.
+    The loss of a `defence` takes the place of `loss`.
 
     Raises:
         ValueError: the loss is no longer finite; a pre-training for a module that has none.
@@ -168,35 +199,42 @@ def fit(
     inputs, targets = torch.tensor(images, device=device), torch.tensor(labels, device=device)
     draws = torch.Generator().manual_seed(seed)
     epochs = recipe.epochs_for(len(inputs))
-    optimiser, schedule = _optimiser(module, recipe, epochs * math.ceil(len(inputs) / recipe.batch_size))
+    steps, step = epochs * math.ceil(len(inputs) / recipe.batch_size), 0
+    plain, schedule = _optimiser(module, recipe, steps)
+    hooks = defence or TrainingDefence()
     best, best_epoch, last = math.inf, 0, Epoch(0, epochs, math.inf, 1.0)
     module.train()
     with seeded(seed, device):
         if recipe.pretraining is not None and isinstance(module, Pretrainable):
             module.pretrain(inputs, recipe.pretraining, draws)
-        for epoch in range(1, epochs + 1):
-            total, wrong = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-            for batch in torch.randperm(len(inputs), generator=draws).split(recipe.batch_size):
-                batch = batch.to(device)
-                photos = inputs[batch]
-                if recipe.augmentation is not None:
-                    photos = recipe.augmentation(photos, draws)
-                value, logits = loss(module, photos, targets[batch])
-                optimiser.zero_grad()
-                value.backward()
-                optimiser.step()
-                schedule.step()
-                total += value.detach() * len(batch)
-                wrong += (logits.argmax(1) != targets[batch]).sum()
-            last = Epoch(epoch, epochs, float(total) / len(inputs), int(wrong) / len(inputs))
-            if not math.isfinite(last.loss):
-                raise ValueError(f"the training diverged in epoch {epoch}: lower the learning rate of {recipe}")
-            if progress is not None:
-                progress(last)
-            if last.error < best:
-                best, best_epoch = last.error, epoch
-            if recipe.patience is not None and epoch - best_epoch >= recipe.patience:
-                break
+        with hooks.running(module, plain, len(inputs), recipe.batch_size, seed) as (taught, optimiser):
+            for epoch in range(1, epochs + 1):
+                total, wrong = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
+                for batch in hooks.batches(len(inputs), recipe.batch_size, draws):
+                    batch = batch.to(device)
+                    photos = inputs[batch]
+                    if recipe.augmentation is not None:
+                        photos = recipe.augmentation(photos, draws)
+                    if defence is None:
+                        value, logits = loss(taught, photos, targets[batch])
+                    else:
+                        value, logits = defence.loss(taught, photos, targets[batch], step / max(1, steps - 1))
+                    optimiser.zero_grad()
+                    value.backward()
+                    optimiser.step()
+                    schedule.step()
+                    step += 1
+                    total += value.detach() * len(batch)
+                    wrong += (logits.argmax(1) != targets[batch]).sum()
+                last = Epoch(epoch, epochs, float(total) / len(inputs), int(wrong) / len(inputs))
+                if not math.isfinite(last.loss):
+                    raise ValueError(f"the training diverged in epoch {epoch}: lower the learning rate of {recipe}")
+                if progress is not None:
+                    progress(last)
+                if last.error < best:
+                    best, best_epoch = last.error, epoch
+                if recipe.patience is not None and epoch - best_epoch >= recipe.patience:
+                    break
     module.eval()
     return last
 
