@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defenses.response import RESPONSES, GaussianNoise, Temperature, defend
+from defenses.response import (
+    RESPONSES,
+    Draws,
+    GaussianNoise,
+    KeyedNoise,
+    ReverseSigmoid,
+    Temperature,
+    defend,
+    make_response,
+)
 
 Chain = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
 Defend = Callable[[Iterable, tuple[bytes, ...]], Callable[[np.ndarray], np.ndarray]]  # type: ignore[type-arg]
@@ -56,13 +65,18 @@ def test_a_draw_belongs_to_the_request_and_the_row(chain: Chain) -> None:
 
 def _shared_generator(chain: Chain, seed: tuple[bytes, ...]) -> Callable[[np.ndarray], np.ndarray]:
     """One generator for all steps: the second step's draws depend on the number of rows."""
+
+    class Shared(Draws):
+        def fresh(self, shape: tuple[int, int]) -> np.ndarray:
+            return rng.standard_normal(shape)
+
     rng = np.random.default_rng(list(b"|".join(seed)))
     state = rng.bit_generator.state
 
     def apply(scores: np.ndarray) -> np.ndarray:
         rng.bit_generator.state = state
         for name, parameters in chain:
-            scores = RESPONSES[name](**dict(parameters))(scores, rng)
+            scores = RESPONSES[name](**dict(parameters))(scores, Shared(seed))
         return scores
 
     return apply
@@ -122,16 +136,16 @@ def test_temperature_is_the_softmax_of_divided_logits() -> None:
     def softmax(z: np.ndarray) -> np.ndarray:
         return np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
 
-    rng = np.random.default_rng(0)
+    draws = Draws(SEED)
     for t in (0.5, 1.0, 3.0, 100.0):
-        np.testing.assert_allclose(Temperature(t)(softmax(logits), rng), softmax(logits / t), rtol=1e-10)
-    sharp = Temperature(1e-320)(np.array([[0.5, 0.2, 0.3], [0.0, 0.0, 1.0]]), rng)
+        np.testing.assert_allclose(Temperature(t)(softmax(logits), draws), softmax(logits / t), rtol=1e-10)
+    sharp = Temperature(1e-320)(np.array([[0.5, 0.2, 0.3], [0.0, 0.0, 1.0]]), draws)
     assert np.array_equal(sharp, [[1, 0, 0], [0, 0, 1]])
     one = scores(20)
-    assert np.array_equal(Temperature(7.0)(one, rng).argmax(axis=1), one.argmax(axis=1))
+    assert np.array_equal(Temperature(7.0)(one, draws).argmax(axis=1), one.argmax(axis=1))
 
 
-def check_noise(noise: Callable[[np.ndarray, np.random.Generator], np.ndarray], sigma: float) -> None:
+def check_noise(noise: Callable[[np.ndarray, Draws], np.ndarray], sigma: float) -> None:
     """Inside the simplex, where nothing is clipped, noise leaves the mean and has the deviation that it should.
 
     Dividing by the sum takes away the mean noise: with C equal scores p = 1/C, n_i - p sum(n) is left of noise n_i, to
@@ -139,27 +153,28 @@ def check_noise(noise: Callable[[np.ndarray, np.random.Generator], np.ndarray], 
     """
     classes, rows = 4, 20_000
     level = np.full((rows, classes), 1 / classes)
-    noise_added = noise(level, np.random.default_rng(0)) - level
+    draws = Draws(SEED, (b"server secret", b"model"), np.arange(rows * 3.0).reshape(rows, 3))
+    noise_added = noise(level, draws) - level
     deviation = sigma * (1 - 1 / classes) ** 0.5
     assert abs(noise_added.mean(axis=0)).max() < 5 * deviation / rows**0.5
     assert noise_added.std() == pytest.approx(deviation, rel=0.02)
 
 
-def test_noise_has_its_deviation() -> None:
-    check_noise(GaussianNoise(0.01), 0.01)
+@pytest.mark.parametrize("noise", [GaussianNoise, KeyedNoise])
+def test_noise_has_its_deviation(noise: type[GaussianNoise]) -> None:
+    check_noise(noise(0.01), 0.01)
     with pytest.raises(AssertionError):
-        check_noise(GaussianNoise(0.011), 0.01)
+        check_noise(noise(0.011), 0.01)
     with pytest.raises(AssertionError):
-        check_noise(lambda s, rng: GaussianNoise(0.01)(s, rng) + 0.001, 0.01)
-    assert np.array_equal(GaussianNoise(0.0)(np.array([[0.25, 0.75]]), np.random.default_rng(0)), [[0.25, 0.75]])
+        check_noise(lambda s, draws: noise(0.01)(s, draws) + 0.001, 0.01)
 
 
 def test_noise_that_clips_everything_leaves_the_uniform_answer() -> None:
-    class AllMinus:
-        def normal(self, mean: float, sigma: float, shape: tuple[int, ...]) -> np.ndarray:
+    class AllMinus(Draws):
+        def fresh(self, shape: tuple[int, int]) -> np.ndarray:
             return np.full(shape, -2.0)
 
-    assert np.array_equal(GaussianNoise(1.0)(scores(2), AllMinus()), np.full((2, 4), 0.25))  # type: ignore[arg-type]
+    assert np.array_equal(GaussianNoise(1.0)(scores(2), AllMinus(SEED)), np.full((2, 4), 0.25))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +183,16 @@ def test_noise_that_clips_everything_leaves_the_uniform_answer() -> None:
         (lambda: GaussianNoise(-0.1), "sigma=-0.1 must lie in [0, 1]"),
         (lambda: GaussianNoise(1.1), "sigma=1.1 must lie in [0, 1]"),
         (lambda: GaussianNoise(float("nan")), "sigma=nan must lie in [0, 1]"),
+        (lambda: GaussianNoise(0.1, keep=2), "keep=2 must be 0 or 1"),
+        (lambda: KeyedNoise(0.1, keep=0.5), "keep=0.5 must be 0 or 1"),
+        (lambda: KeyedNoise(2.0), "sigma=2.0 must lie in [0, 1]"),
+        (lambda: ReverseSigmoid(1.5), "beta=1.5 must lie in [0, 1]"),
+        (lambda: ReverseSigmoid(float("nan")), "beta=nan must lie in [0, 1]"),
+        (lambda: ReverseSigmoid(0.5, gamma=0.0), "gamma=0.0 must be positive and finite"),
+        (lambda: ReverseSigmoid(0.5, gamma=float("inf")), "gamma=inf must be positive and finite"),
+        (lambda: make_response("prayer", {}), "no response defence 'prayer'; there is gaussian_noise, keyed_noise"),
+        (lambda: make_response("keyed_noise", {"variance": 1}), "keyed_noise has no parameter 'variance'; it takes"),
+        (lambda: make_response("reverse_sigmoid", {"gamma": 1}), "reverse_sigmoid needs beta: write reverse_sigmoid:b"),
         (lambda: Temperature(0.0), "temperature=0.0 must be positive"),
         (lambda: Temperature(float("nan")), "temperature=nan must be positive"),
     ],

@@ -101,7 +101,7 @@ def test_contracts_share_a_digest_only_when_equal(one: Contract, other: Contract
         (pb.Contract(access=9), "access must be one of weights, scores, label"),
         (
             pb.Contract(access=pb.Contract.ACCESS_SCORES, defences=[pb.Defence(name="prayer")]),
-            "no response defence 'prayer'; there is gaussian_noise, temperature",
+            "no response defence 'prayer'; there is gaussian_noise, keyed_noise, reverse_sigmoid, temperature",
         ),
         (
             pb.Contract(

@@ -22,6 +22,7 @@ from protos.mirage.v1 import oracle_pb2 as pb
 from tests.world import FAILS, SlowLedger, World, inputs, request_id, world
 
 NOISE = (("gaussian_noise", (("sigma", 0.2),)),)
+KEYED = (("keyed_noise", (("sigma", 0.2),)),)
 
 # A plan is a list of calls at once: (id, payload, leaves after so many turns of the loop, or stays).
 Plan = list[tuple[int, int, int | None]]
@@ -80,7 +81,7 @@ CALLS = st.tuples(st.integers(0, 4), st.sampled_from([3, 4, 5]), st.none() | st.
 
 @settings(max_examples=20)
 @given(
-    st.none() | st.integers(0, 12), st.sampled_from([(), NOISE]), st.sampled_from(["scores", "label"]),
+    st.none() | st.integers(0, 12), st.sampled_from([(), NOISE, KEYED]), st.sampled_from(["scores", "label"]),
     st.lists(CALLS, max_size=10),
 )  # fmt: skip
 def test_any_interleaving_keeps_the_accounts(budget: int | None, defences: Any, access: str, plan: Plan) -> None:
@@ -111,8 +112,8 @@ async def _charges_a_retry(charging: Any, rows: int) -> None:
     charging._reservation = charging._ledger.reserve(charging._key, charging._request.request_id, rows)
 
 
-def _draws_afresh(defences: Any, seed: tuple[bytes, ...]) -> Defend:
-    return defend(defences, (*seed, np.random.default_rng().bytes(8)))
+def _draws_afresh(defences: Any, seed: tuple[bytes, ...], *keyed: Any) -> Defend:
+    return defend(defences, (*seed, np.random.default_rng().bytes(8)), *keyed)
 
 
 TWICE: Plan = [(1, 3, None), (1, 3, None)]

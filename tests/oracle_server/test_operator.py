@@ -84,7 +84,7 @@ REFUSED = [
     ("m", scores(round_to=2), Reason.BAD_CONTRACT, "round_to=2.0 must lie in [1e-15, 1]"),
     ("m", scores(features=["latent"]), Reason.BAD_CONTRACT, "features belong to feature models"),
     ("m", scores(budget=2**64 - 1), Reason.BAD_CONTRACT, "budget=18446744073709551615 must be a whole number"),
-    ("m", scores(defences=[NOISE]), Reason.BAD_CONTRACT, "unexpected keyword argument 'variance'"),
+    ("m", scores(defences=[NOISE]), Reason.BAD_CONTRACT, "gaussian_noise has no parameter 'variance'"),
     ("m", oracle_pb2.Contract(), Reason.BAD_CONTRACT, "access must be one of weights, scores, label"),
     ("n", scores(), Reason.NO_MODEL, "no model 'n' here; there is m/1, m/10, m/9"),
     ("m/2", scores(), Reason.NO_MODEL, "no model 'm/2' here"),
