@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from attacker.attacks import METHODS
+from attacker.averaged import Averaged
 from attacker.batch import read_batch
 from attacker.cli_common import REFUSED, chosen_device, ends_at_ctrl_c, one_sentence
 from attacker.cli_prior import prior
@@ -33,7 +34,9 @@ __all__ = ["REFUSED", "main"]
 @click.group(epilog="Example: attacker run mi_face --address 127.0.0.1:50051 --targets all --out runs/first")
 @click.version_option(package_name="mirage-range")
 def main() -> None:
-    """Model inversion through the interface of a hosted model. The API key is read from MIRAGE_KEY."""
+    """Model inversion through the interface of a hosted model. The API key is read from MIRAGE_KEY; several keys, with
+    commas between them, take turns.
+    """
 
 
 main.add_command(prior)
@@ -72,6 +75,13 @@ def list_() -> None:
     help="Folder of an image prior (attacker prior train).",
 )
 @click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Ask every row so often and average the answers, against noise.",
+)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's own folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...; for downloaded models.")
 @click.option("--threads", default=1, show_default=True, help="Torch threads.")
@@ -87,6 +97,7 @@ def run_(
     given: Path | None,
     prior_folder: Path | None,
     seed: int,
+    repeats: int,
     out: Path,
     device: str,
     threads: int,
@@ -110,7 +121,12 @@ def run_(
         def notice(text: str) -> None:
             bar.update(task, description=f"{method}, {text}")
 
-        oracle = Oracle(address, key, certificate=certificate, patience=patience, progress=progress, notice=notice)
+        options: dict[str, Any] = {"certificate": certificate, "patience": patience}
+        options |= {"progress": progress, "notice": notice}
+        keys = key.split(",")
+        oracle = (
+            Oracle(address, keys, **options) if repeats == 1 else Averaged(address, keys, repeats=repeats, **options)
+        )
         with contextlib.closing(oracle):
             numbers = _targets(targets, target_count(oracle, chosen))
             result = run(oracle, method, chosen, numbers, seed, out, device=chosen_device(device))

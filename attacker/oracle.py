@@ -7,12 +7,13 @@ it is sent, so that retries, after an error or in another process after a crash,
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ class _Request:
 
 
 class Oracle:
-    """One key's access to one hosted model, described on opening.
+    """Access to one hosted model, described on opening, with one key; or with several of the same contract, which take
+    turns, a request each, so that no key sees what the others are asked.
 
     input_shape  of one row; low and high bound every value in it
     classes      C; 0 for a feature model
@@ -73,12 +75,15 @@ class Oracle:
     max_rows     rows that one request carries at most: as many as the server takes, and no more than go fast
     spent        rows answered so far, counted here; `spent_on[c]` those asked for target c, `shared` those for all
     notice       tells whoever watches what an attack does between its questions
+    keys         how many there are; repeats: how often a row is asked
     """
+
+    repeats = 1
 
     def __init__(
         self,
         address: str,
-        key: str,
+        key: str | Sequence[str],
         *,
         certificate: Path | None = None,
         patience: float = 60.0,
@@ -97,7 +102,8 @@ class Oracle:
             trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
             self._channel = grpc.secure_channel(address, trusted, options=options)
         self._address, self._patience = address, patience
-        self._metadata = (("authorization", f"Bearer {key}"),)
+        keys = [key] if isinstance(key, str) else key
+        self._metadata = [(("authorization", f"Bearer {one}"),) for one in keys]
         self._progress = progress
         self.notice = notice
         self._predict: Any = self._channel.unary_unary("/mirage.v1.Oracle/Predict")  # bytes, for the journal
@@ -123,6 +129,7 @@ class Oracle:
         self.archive_sha256 = card.archive_sha256.hex()
         self._archives = {"": card.archive_sha256} | {part.name: part.sha256 for part in card.archives}
         self.contract = Contract(**contract_values(described.contract))
+        self.keys = len(self._metadata)
         groups = self.contract.features or {output.group for output in self.outputs}
         self.released = tuple(output.name for output in self.outputs if output.group in groups)
         self.max_rows = _rows_of_a_request(described)
@@ -134,12 +141,16 @@ class Oracle:
         self.folder = Path()
 
     def _describe(self) -> pb.DescribeResponse:
-        described: pb.DescribeResponse = self._insist(
-            lambda: self._stub.Describe(pb.DescribeRequest(), metadata=self._metadata, timeout=30)
-        )
-        if described.range_marker != RANGE_MARKER:
-            raise OracleError(f"{self._address} is no oracle of a range ({RANGE_MARKER}): nothing else is ever queried")
-        return described
+        found: list[pb.DescribeResponse] = []
+        for key in self._metadata:
+            ask = functools.partial(self._stub.Describe, pb.DescribeRequest(), metadata=key, timeout=30)
+            found.append(self._insist(ask))
+            if found[-1].range_marker != RANGE_MARKER:
+                said = f"{self._address} is no oracle of a range ({RANGE_MARKER}): nothing else is ever queried"
+                raise OracleError(said)
+            if found[-1].card != found[0].card or found[-1].contract != found[0].contract:
+                raise OracleError("the keys are for different models or contracts: give keys that differ in nothing")
+        return found[0]
 
     def begin(self, folder: Path, run: dict[str, Any], device: torch.device | str = "cpu") -> None:
         """Open the journal in `folder` for the run that `run` names, and count from zero. Needed before any query."""
@@ -196,10 +207,11 @@ class Oracle:
             return _Request(sequence, len(inputs), targets, b"", None)
         request_id = hashlib.sha256(f"{self._journal.nonce}:{sequence}".encode()).digest()
         data = serialize(pb.PredictRequest(request_id=request_id), "inputs", array)
-        return _Request(sequence, len(inputs), targets, data, self._call(data))
+        return _Request(sequence, len(inputs), targets, data, self._call(sequence, data))
 
-    def _call(self, data: bytes) -> grpc.Future[bytes]:
-        call: grpc.Future[bytes] = self._predict.future(data, metadata=self._metadata, timeout=300)
+    def _call(self, sequence: int, data: bytes) -> grpc.Future[bytes]:
+        key = self._metadata[sequence % self.keys]  # of a retry the same
+        call: grpc.Future[bytes] = self._predict.future(data, metadata=key, timeout=300)
         return call
 
     def _receive(self, request: _Request) -> Answer:
@@ -211,7 +223,7 @@ class Oracle:
             def wait() -> bytes:
                 nonlocal first
                 call, first = first, None  # a retry is the same bytes under the same id
-                return (call or self._call(request.data)).result()
+                return (call or self._call(request.sequence, request.data)).result()
 
             data = self._insist(wait)
             self._journal.record(request.sequence, data)
@@ -222,7 +234,8 @@ class Oracle:
             self.spent_on.update(request.targets.tolist())
         else:
             self.spent_on[int(request.targets)] += request.rows
-        self._progress(self.spent, self.contract.budget)
+        budget = self.contract.budget
+        self._progress(self.spent, None if budget is None else self.keys * budget)
         return answer
 
     def _insist(self, call: Callable[[], Any]) -> Any:
@@ -274,7 +287,7 @@ class Oracle:
         sha256, sent = hashlib.sha256(), b""
         new = path.with_suffix(".part")
         with new.open("wb") as file:
-            for chunk in self._stub.Download(pb.DownloadRequest(archive=part), metadata=self._metadata):
+            for chunk in self._stub.Download(pb.DownloadRequest(archive=part), metadata=self._metadata[0]):
                 file.write(chunk.data)
                 sha256.update(chunk.data)
                 sent = chunk.sha256 or sent
@@ -284,8 +297,8 @@ class Oracle:
         new.replace(path)
 
     def usage(self) -> pb.UsageResponse:
-        """The server's own count."""
-        usage: pb.UsageResponse = self._insist(lambda: self._stub.Usage(pb.UsageRequest(), metadata=self._metadata))
+        """The server's own count; of several keys that of the first."""
+        usage: pb.UsageResponse = self._insist(lambda: self._stub.Usage(pb.UsageRequest(), metadata=self._metadata[0]))
         return usage
 
     def close(self) -> None:

@@ -101,6 +101,8 @@ def run(
         "archive_sha256": oracle.archive_sha256,
         "contract": oracle.contract.as_dict(),
     }
+    asking = {"keys": oracle.keys, "repeats": oracle.repeats}
+    identity |= {name: number for name, number in asking.items() if number > 1}
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     oracle.begin(out, identity, device)
