@@ -30,7 +30,7 @@ from typing import Any
 
 from attacker.attacks import METHODS
 from attacker.needs import Needs
-from defenses.response import RESPONSES
+from defenses.response import make_response
 
 __all__ = ["NONE", "Entry", "Grown", "grow"]
 
@@ -89,7 +89,7 @@ class _Defence:
 
     @property
     def strength(self) -> str:
-        return ", ".join(f"{name}={_number(value)}" for name, value in self.values)
+        return ",".join(f"{name}={_number(value)}" for name, value in self.values)
 
     @property
     def place(self) -> str:
@@ -136,12 +136,10 @@ def _defence(name: str, table: Mapping[str, Any]) -> list[_Defence]:
     if len({one.strength for one in found}) < len(found):
         raise ValueError(f"defence {name}: two strengths are the same")
     if kind == "response":
-        if applied not in RESPONSES:
-            raise ValueError(f"defence {name}: no response defence {applied!r}; there is {', '.join(RESPONSES)}")
         for one in found:
             try:
-                RESPONSES[applied](**dict(one.values))
-            except TypeError as error:
+                make_response(applied, dict(one.values))
+            except ValueError as error:
                 raise ValueError(f"defence {name}: {error}") from error
     return found
 
