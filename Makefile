@@ -12,7 +12,7 @@ setup: $(STAMP)
 # Made when missing, refreshed when the dependencies change. A CPU-only machine needs no more than this.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[victim,attacks,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[victim,attacks,dp,dev]'
 	touch $@
 
 demo: $(STAMP)

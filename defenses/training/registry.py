@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from defenses.training.bido import Bido
 from defenses.training.defence import TrainingDefence
+from defenses.training.dp_sgd import DpSgd
 from defenses.training.label_smoothing import LabelSmoothing
+from defenses.training.mid import Mid
 from defenses.training.none import NoDefence
+from defenses.training.transfer import Transfer
 
 __all__ = ["TRAINING", "Named", "training_defence"]
 
@@ -16,7 +20,11 @@ Named = tuple[str, tuple[tuple[str, float], ...]]
 
 TRAINING: dict[str, type[TrainingDefence]] = {
     "none": NoDefence,
+    "mid": Mid,
+    "bido": Bido,
     "label_smoothing": LabelSmoothing,
+    "transfer": Transfer,
+    "dp_sgd": DpSgd,
 }
 
 
