@@ -18,6 +18,7 @@ from tests.fixtures import Start
 from tests.serving import Caller, Server, assert_refused, inputs, refused
 
 NOISE = (("gaussian_noise", (("sigma", 0.2),)),)
+KEYED = (("keyed_noise", (("sigma", 0.05),)),)
 REUSED = ("ALREADY_EXISTS", "ID_REUSED", "this request id was used for other bytes: take a new id")
 ID = b"0123456789abcdef"
 
@@ -37,6 +38,7 @@ CONTRACTS = {
     "noise": {"access": "scores", "defences": NOISE},
     "noise, top 1, rounded": {"access": "scores", "defences": NOISE, "top_k": 1, "round_to": 0.01},
     "noise, label": {"access": "label", "defences": NOISE},
+    "keyed noise": {"access": "scores", "defences": KEYED},
 }
 
 
