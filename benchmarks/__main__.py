@@ -12,11 +12,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import attacks, ledger, server
+from benchmarks import attacks, ledger, response_defence, server
 from benchmarks.common import IN_FLIGHT, THREADS, Rig, served
 from referee.report.summary import Figure, write
 
-_MEASURES = {"ledger": ledger.measure, "server": server.measure, "attacks": attacks.measure}
+_MEASURES = {
+    "ledger": ledger.measure,
+    "server": server.measure,
+    "response_defence": response_defence.measure,
+    "attacks": attacks.measure,
+}
 
 
 @click.command(epilog="Example: python -m benchmarks --only ledger")

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,6 @@ CLASSES, BATCH = 40, 64
 IN_FLIGHT = WINDOW
 THREADS = 1  # torch threads, of the server and of the model in process
 _START_SECONDS = 120.0
-_FULL_SCORES = oracle_pb2.Contract(access=oracle_pb2.Contract.ACCESS_SCORES)
 _folders = itertools.count()
 
 
@@ -74,10 +73,11 @@ class Served:
     def archive(self, model: str) -> Path:
         return self._root / "models" / model / "model.pt2"
 
-    def client(self, model: str, label: str = "") -> Oracle:
-        """The attacker's own client, with a fresh key for full scores and a fresh journal."""
+    def client(self, model: str, label: str = "", defences: Iterable[oracle_pb2.Defence] = ()) -> Oracle:
+        """The attacker's own client, with a fresh key for full scores, behind `defences`, and a fresh journal."""
+        contract = oracle_pb2.Contract(access=oracle_pb2.Contract.ACCESS_SCORES, defences=defences)
         with grpc.insecure_channel(f"unix:{admin_socket(self._root)}") as channel:
-            request = CreateKeyRequest(label=label, model=model, contract=_FULL_SCORES)
+            request = CreateKeyRequest(label=label, model=model, contract=contract)
             oracle = Oracle(self._address, RemoteOperator(channel).create_key(request).key)
         oracle.begin(self._root / f"client-{next(_folders)}", {"benchmark": model})
         return oracle

@@ -15,6 +15,7 @@ from referee.report.summary import read
 ROOT = Path(__file__).parents[2]
 RATIOS = {
     "bench/ledger/on_over_off": ">= 0.95",
+    "bench/response_defence/on_over_off": ">= 0.95",
     "bench/server/batch64_over_in_process": ">= 0.9",
     "bench/server/softmax_batch64_over_in_process": None,
     "bench/attacks/mi_face/batch40_over_batch1": None,
