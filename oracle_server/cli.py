@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from oracle_server.cli_common import ROOT, one_sentence
+from oracle_server.cli_common import ROOT, named_defence, one_sentence
 from oracle_server.cli_features import train_features
 from oracle_server.cli_models import MODEL_COMMANDS
 from oracle_server.contracts import contract_from_message, contract_message, contract_words
@@ -102,7 +102,7 @@ def create(
         contract = Contract(
             Access(access),
             features=tuple(group for word in features.split(",") if (group := word.strip())),
-            defences=tuple(_defence(text) for text in defences),
+            defences=tuple(named_defence(text) for text in defences),
             expires=None if expires_in is None else time.time() + expires_in,
             **numbers,
         )
@@ -170,12 +170,3 @@ def audit(root: Path, out: Path) -> None:
     with one_sentence(), open_operator(root) as operator:
         lines = write_parquet(operator.audit(admin_pb2.AuditRequest()), out)
     click.echo(f"{lines} lines in {out}")
-
-
-def _defence(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
-    name, _, rest = text.partition(":")
-    pairs = [pair.partition("=") for pair in rest.split(",") if pair]
-    try:
-        return name, tuple(sorted((key, float(value)) for key, _, value in pairs))
-    except ValueError:
-        raise click.UsageError(f"--defence {text}: write name:parameter=value,parameter=value") from None

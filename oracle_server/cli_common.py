@@ -20,7 +20,7 @@ from oracle_server.victims.images import ImagesUnavailableError
 from oracle_server.victims.table import TableUnavailableError
 from oracle_server.victims.trained import Epoch
 
-__all__ = ["DATA_ROOT", "ROOT", "one_sentence", "training_bar"]
+__all__ = ["DATA_ROOT", "ROOT", "named_defence", "one_sentence", "training_bar"]
 
 ROOT = click.option(
     "--root",
@@ -46,6 +46,16 @@ DATA_ROOT = click.option(
     help="Folder of the data sets that no package carries: MNIST/raw, cifar-10-batches-py, facescrub, celeba,"
     " ChestX-ray14.",
 )
+
+
+def named_defence(text: str) -> tuple[str, tuple[tuple[str, float], ...]]:
+    """Name and sorted parameters of `name:parameter=value,parameter=value`, as --defence takes them."""
+    name, _, rest = text.partition(":")
+    pairs = [pair.partition("=") for pair in rest.split(",") if pair]
+    try:
+        return name, tuple(sorted((key, float(value)) for key, _, value in pairs))
+    except ValueError:
+        raise click.UsageError(f"--defence {text}: write name:parameter=value,parameter=value") from None
 
 
 @contextlib.contextmanager

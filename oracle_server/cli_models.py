@@ -10,7 +10,8 @@ from typing import Any
 import click
 import numpy as np
 
-from oracle_server.cli_common import DATA_ROOT, ROOT, one_sentence, training_bar
+from defenses.training import TRAINING, training_defence
+from oracle_server.cli_common import DATA_ROOT, ROOT, named_defence, one_sentence, training_bar
 from oracle_server.models.card import Card
 from oracle_server.models.importing import Draft, find_model, host
 from oracle_server.models.regression import host_regression
@@ -33,7 +34,7 @@ _VERSION = click.option("--version", default="1", show_default=True)
 _SPLITS = f"Splits: {', '.join(SPLIT_NAMES)}."
 
 
-@click.command(epilog="Example: oracle-server train softmax_regression --split att40")
+@click.command(epilog="Example: oracle-server train cnn --split att20 --defence mid:beta=0.01")
 @click.argument("architecture")
 @click.option("--split", default="att40", show_default=True, help=_SPLITS)
 @DATA_ROOT
@@ -51,6 +52,7 @@ _SPLITS = f"Splits: {', '.join(SPLIT_NAMES)}."
     help="Train it with a network that inverts it, as a malicious developer would; e.g. attacker.decoder:Decoder.",
 )
 @click.option("--joint-weight", type=click.FloatRange(0), help=f"Of the squared error beside the loss [{WEIGHT:g}].")
+@click.option("--defence", metavar="NAME:PARAMETER=VALUE,...", help=f"A countermeasure: {', '.join(TRAINING)}.")
 def train(
     architecture: str,
     split: str,
@@ -62,12 +64,18 @@ def train(
     deterministic: bool,
     joint: str | None,
     joint_weight: float | None,
+    defence: str | None,
 ) -> None:
-    """Train a classifier on private photos and host it: softmax_regression, mlp, autoencoder or conv_classifier."""
+    """Train a classifier on private photos and host it: softmax_regression, mlp, cnn, conv_classifier, ..."""
     if joint is None and joint_weight is not None:
         raise click.UsageError("--joint-weight needs --joint PACKAGE:FACTORY")
+    if joint is not None and defence is not None:
+        raise click.UsageError("--joint trains for the attacker: leave --defence out")
+    named = None if defence is None else named_defence(defence)
     with one_sentence(), training_bar(f"training {architecture} on {split}") as report:
-        trained: Callable[..., Card] = train_and_host
+        if named is not None:
+            training_defence(*named)  # a sentence before anything is loaded
+        trained: Callable[..., Card] = partial(train_and_host, defence=named)
         if joint is not None:
             weight = WEIGHT if joint_weight is None else joint_weight
             trained = partial(train_and_host_joint, decoder=find_decoder(joint), decoder_name=joint, weight=weight)

@@ -15,8 +15,8 @@ model-inversion attacks", KDD 2022, section 4, with the Hilbert-Schmidt independ
 The loss is the mean cross-entropy + sum over hidden layers Z of lambda_x dep(X, Z) - lambda_y dep(Y, Z); Y is one-hot.
 Layers are those of `structure.hidden_layers`.
 
-Differences from the reference: dep(X, Z) = hsic(X, Z) / sqrt(hsic(X, X) hsic(Z, Z)), in [0, 1], so that weights mean the
-same for pixels as for features: with such wide kernels the criterion itself shrinks with the square of the views'
+Differences from the reference: dep(X, Z) = hsic(X, Z) / sqrt(hsic(X, X) hsic(Z, Z)), in [0, 1], so that a weight means
+the same for pixels as for features: with such wide kernels the criterion itself shrinks with the square of the views'
 spreads. (The reference's code normalises by inverses of the kernel matrices.) A batch of one adds nothing.
 """
 

@@ -57,7 +57,8 @@ class TrainingDefence:
     def batches(self, rows: int, batch_size: int, draws: torch.Generator) -> Iterable[Tensor]:
         """Places (B,) int64 among `rows` training rows, for each step of one epoch."""
         order: Tensor = torch.randperm(rows, generator=draws)
-        return iter(order.split(batch_size))
+        parts: tuple[Tensor, ...] = order.split(batch_size)
+        return parts
 
     def loss(self, module: nn.Module, inputs: Tensor, labels: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         """What a step minimises, a scalar, and the logits (B, C).

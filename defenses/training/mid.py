@@ -82,7 +82,8 @@ class Bottleneck(nn.Module):
             s = functional.softplus(self.spread(features) - _QUIET).clamp_min(_LEAST)
             self.rate = rate(mu, s)
             z = mu + s * torch.randn_like(s)
-        return self.logits(z)
+        logits: Tensor = self.logits(z)
+        return logits
 
 
 def rate(mu: Tensor, s: Tensor) -> Tensor:

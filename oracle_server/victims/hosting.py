@@ -13,6 +13,7 @@ from oracle_server.models.card import Card
 from oracle_server.models.importing import Draft, host
 from oracle_server.models.neural import choose_device
 from oracle_server.models.repository import Repository
+from oracle_server.victims.defended import about_defence, defence_words, write_defence
 from oracle_server.victims.images import ImageSet
 from oracle_server.victims.split_models import target_error, train_target
 from oracle_server.victims.splits import Split, load, split_named
@@ -44,7 +45,8 @@ def train_and_host(
     progress: Callable[[Epoch], None] | None = None,
 ) -> Card:
     """Train (or find in the cache) and host, with its parts. `split.json`, beside the archive, lists the rows that the
-    model has seen. `max_steps` and `defence` are those of `train_target`.
+    model has seen. `max_steps` and `defence` are those of `train_target`; what a defence
+    was and spent, and the public rows that it started from, is in `defence.json`.
 
     Raises `ValueError` for an unknown architecture, split or defence, `FileExistsError` for a version that is
     there already.
@@ -62,14 +64,19 @@ def train_and_host(
         progress=progress,
     )
     error = target_error(trained, split, faces)
+    about = None if defence is None else about_defence(defence, trained)
+    how = "" if about is None else f", trained with defence {defence_words(about)}"
     draft = Draft(
         name=name,
         version=version,
         input_shape=faces.images.shape[1:],
         deterministic=deterministic,
-        description=f"{architecture} on {split.name}: test error {error:.4f}; {faces.credit}",
+        description=f"{architecture} on {split.name}{how}: test error {error:.4f}; {faces.credit}",
     )
-    return host_with_rows(trained.module.cpu(), repository, draft, split, faces)
+    card = host_with_rows(trained.module.cpu(), repository, draft, split, faces)
+    if about is not None:
+        write_defence(repository, card.id, about)
+    return card
 
 
 def host_with_rows(module: nn.Module, repository: Repository, draft: Draft, split: Split, faces: ImageSet) -> Card:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from defenses.training import Named, training_defence
 from oracle_server.victims.images import ImageSet
-from oracle_server.victims.recipes import RECIPES
+from oracle_server.victims.recipes import ARCHITECTURES, RECIPES
 from oracle_server.victims.splits import Split, class_of, load, random_split
 from oracle_server.victims.trained import Progress, Trained
 from oracle_server.victims.training import CrossEntropy, Loss, error_rate, train_victim
@@ -48,11 +49,13 @@ def train_target(
     faces = faces or load(split)
     against = None if defence is None else training_defence(*defence)
     start = None
-    if against is not None and not against.off and against.starts_from_public:
+    if architecture in ARCHITECTURES and against is not None and not against.off and against.starts_from_public:
         people = tuple(person for person in split.public if person not in split.private)
         rows = [row for row in split.published if faces.labels[row] in people] if people else []
         if not rows:
             raise ValueError(f"split {split.name} publishes nobody else to learn from first: defend it otherwise")
+        with torch.random.fork_rng(devices=[]):  # a sentence now, not after a training
+            against.wrap(ARCHITECTURES[architecture](len(split.private), faces.images.shape[1:]), len(split.private))
         start = train_victim(
             architecture, faces, rows, people, recipe=recipe, seed=seed, device=device, cache=cache, progress=progress
         )
