@@ -14,10 +14,11 @@ seeds = [0]
 [contracts.NAME]                   the fields of a contract; several cells may share one
 [[cells]]                          victim (or a list of them), method, contracts = [...]; optional: name (the
                                    method's), targets, public, prior, seeds (in place of the campaign's), budget (rows,
-                                   for each key), [cells.parameters], and [cells.given], what is handed over: for
-                                   deblurring people (places, "10-29") and sigma (pixels); for inversion of somebody
-                                   else's answers photos (how many of each kind) and answers (names of contracts under
-                                   which they were asked)
+                                   for each key), keys (how many the attacker has; they take turns), repeats (how often
+                                   it asks each row, to average), [cells.parameters], and [cells.given], what is handed
+                                   over: for deblurring people (places, "10-29") and sigma (pixels); for inversion of
+                                   somebody else's answers photos (how many of each kind) and answers (names of
+                                   contracts under which they were asked)
 [adversaries]                      lists of methods by name, for several experiments
 [[attributes]]                     attributes inferred from models of tables: see referee/attribute_plan.py
 [defences.NAME] and [[matrix]]     defences x strengths x attacks x contracts x seeds: see referee/matrix.py
@@ -36,50 +37,29 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from attacker.attacks import METHODS
 from attacker.run import make_method
-from defenses.training import Named, training_defence
 from oracle_server.threat_model import Contract
-from oracle_server.victims.images import ImagesUnavailableError
-from oracle_server.victims.recipes import ARCHITECTURES
-from oracle_server.victims.splits import Split, split_named
 from referee.attribute_plan import Experiment, read_experiments
 from referee.figures import FIGURES
 from referee.given import check_given
 from referee.matrix import Entry, grow
 from referee.priors import PlannedPrior
+from referee.victim import Kind, Victim, check_fields, read_victim, split_at_hand
 
 __all__ = ["CampaignError", "Kind", "Plan", "PlannedCell", "Public", "Victim", "read_plan"]
 
-Kind = Literal["classifier", "features"]
 Public = Literal["developer", "developer+published"] | bool
 _PUBLIC = (False, True, "developer", "developer+published")
 
 
 class CampaignError(ValueError):
     """A campaign file that cannot be run; the sentence says where and what to write."""
-
-
-@dataclass(frozen=True)
-class Victim:
-    """A model to train and host: `name` is also the hosted model's. `joint` is None, or the settings with which the
-    classifier is trained together with a network that inverts it. `max_steps` is None, or how long it learns at most.
-    `defence` is None, or the training defence with its parameters, sorted.
-    """
-
-    name: str
-    architecture: str
-    split: str
-    seed: int = 0
-    kind: Kind = "classifier"
-    joint: Mapping[str, float] | None = None
-    max_steps: int | None = None
-    defence: Named | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +79,8 @@ class PlannedCell:
     asked: Mapping[str, Contract] = field(default_factory=dict)
     """The contracts by name under which a benign user asks for the answers that are given."""
     prior: PlannedPrior | None = None
+    keys: int = 1
+    repeats: int = 1
     matrix: Entry | None = None
     """Where it stands in the campaign's matrix; it changes nothing of what is run."""
 
@@ -119,6 +101,7 @@ class PlannedCell:
         """What a finished cell says of how it was run."""
         data: dict[str, Any] = {"public": self.public} if isinstance(self.public, str) else {}
         data |= {"prior": self.prior.described} if self.prior else {}
+        data |= {name: number for name in ("keys", "repeats") if (number := getattr(self, name)) > 1}
         return dict(self.parameters) | ({"given": dict(self.given)} if self.given else {}) | data
 
     def settings(self) -> list[str]:
@@ -154,7 +137,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def _plan(text: dict[str, Any]) -> Plan:
-    _only(
+    check_fields(
         text,
         "the campaign",
         {"title", "figures", "seeds", "victims", "priors", "contracts", "cells", "attributes", "adversaries"}
@@ -163,7 +146,7 @@ def _plan(text: dict[str, Any]) -> Plan:
     whole = not {"attributes", "matrix"} & set(text)
     tables: dict[str, Any] = text if whole else {"victims": {}, "contracts": {}, "cells": []} | text
     grown = grow(text)
-    victims = {name: _victim(name, values) for name, values in grown.beside(tables, "victims").items()}
+    victims = {name: read_victim(name, values) for name, values in grown.beside(tables, "victims").items()}
     contracts = {name: Contract.from_dict(values) for name, values in grown.beside(tables, "contracts").items()}
     priors = {name: _prior(name, values) for name, values in text.get("priors", {}).items()}
     known = _Known(victims, contracts, priors, text.get("seeds", [0]))
@@ -183,51 +166,8 @@ def _plan(text: dict[str, Any]) -> Plan:
     )
 
 
-def _victim(name: str, values: dict[str, Any]) -> Victim:
-    _only(values, f"victim {name}", {"architecture", "split", "seed", "kind", "joint", "max_steps", "defence"})
-    kind, joint, steps = values.get("kind", "classifier"), values.get("joint"), values.get("max_steps")
-    if kind not in get_args(Kind):
-        raise ValueError(f"victim {name}: kind must be one of {', '.join(get_args(Kind))}")
-    if kind == "features":
-        for field_name in ("architecture", "joint"):
-            if field_name in values:
-                raise ValueError(f"victim {name}: a features victim has no {field_name}: leave it out")
-        values = {"architecture": "", **values}
-    elif values["architecture"] not in ARCHITECTURES:
-        raise ValueError(f"victim {name}: architecture must be one of {', '.join(ARCHITECTURES)}")
-    if joint is not None and not (isinstance(joint, dict) and all(type(n) in (int, float) for n in joint.values())):
-        raise ValueError(f"victim {name}: joint = {joint!r} must be a table of numbers, for example {{ weight = 1.0 }}")
-    if steps is not None and (type(steps) is not int or steps < 1 or kind == "features" or joint is not None):
-        raise ValueError(f"victim {name}: max_steps = {steps!r} must be a number above 0, of an ordinary classifier")
-    if "defence" in values:
-        if kind == "features" or joint is not None:
-            raise ValueError(f"victim {name}: only an ordinary classifier has a defence: leave it out")
-        values = values | {"defence": _training_defence(name, values["defence"])}
-    _split(values["split"])
-    return Victim(name=name, **values)
-
-
-def _training_defence(victim: str, said: Any) -> Named:
-    if not (isinstance(said, dict) and isinstance(said.get("name"), str)):
-        raise ValueError(f'victim {victim}: defence = {said!r} must be a table, for example {{ name = "none" }}')
-    parameters = tuple(sorted((name, value) for name, value in said.items() if name != "name"))
-    try:
-        training_defence(said["name"], parameters)
-    except ValueError as error:
-        raise ValueError(f"victim {victim}: {error}") from error
-    return said["name"], tuple((name, float(value)) for name, value in parameters)
-
-
-def _split(name: str) -> Split | None:
-    """The split, or None where its data is not on this machine; `ValueError` for a name that no split has."""
-    try:
-        return split_named(name)
-    except ImagesUnavailableError:
-        return None
-
-
 def _prior(name: str, values: dict[str, Any]) -> PlannedPrior:
-    _only(values, f"prior {name}", {"kind", "seed", "parameters"})
+    check_fields(values, f"prior {name}", {"kind", "seed", "parameters"})
     return PlannedPrior(name, **values)
 
 
@@ -242,12 +182,26 @@ class _Known:
 
 
 _CELL = frozenset(
-    {"name", "victim", "method", "contracts", "targets", "public", "prior", "seeds", "budget", "parameters", "given"}
+    {
+        "name",
+        "victim",
+        "method",
+        "contracts",
+        "targets",
+        "public",
+        "prior",
+        "seeds",
+        "budget",
+        "parameters",
+        "given",
+        "keys",
+        "repeats",
+    }
 )
 
 
 def _cells(values: dict[str, Any], known: _Known) -> Iterator[PlannedCell]:
-    _only(values, "a cell", _CELL)
+    check_fields(values, "a cell", _CELL)
     victims, contracts = known.victims, known.contracts
     method, label = values["method"], values.get("name", values["method"])
     if method not in METHODS:
@@ -273,7 +227,7 @@ def _cells(values: dict[str, Any], known: _Known) -> Iterator[PlannedCell]:
     victim, seeds = victims[values["victim"]], values.get("seeds", known.seeds)
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise ValueError(f"cell {label}: seeds = {seeds!r} must be a list of whole numbers, for example [0, 1]")
-    handed = check_given(values["given"], _split(victim.split), list(contracts)) if given else {}
+    handed = check_given(values["given"], split_at_hand(victim.split), list(contracts)) if given else {}
     asked = {name: contracts[name] for name in handed.get("answers", [])}
     if victim.kind == "features" and len({frozenset(contract.features) for contract in asked.values()}) > 1:
         raise ValueError(f"cell {label}: the contracts in answers release different features: make a cell for each")
@@ -294,12 +248,16 @@ def _cells(values: dict[str, Any], known: _Known) -> Iterator[PlannedCell]:
                 given=handed,
                 asked=asked,
                 prior=prior,
+                keys=_count(values, "keys", label),
+                repeats=_count(values, "repeats", label),
             )
             handed_over = Path("answers.npz" if asked else "") if given else None
             make_method(method, cell.settings(), Path(), handed_over, Path() if prior else None)
             yield cell
 
 
-def _only(values: dict[str, Any], what: str, known: Collection[str]) -> None:
-    if unknown := sorted(set(values).difference(known)):
-        raise ValueError(f"{what} has no field {unknown[0]!r}; there is {', '.join(sorted(known))}")
+def _count(values: dict[str, Any], name: str, label: str) -> int:
+    count = values.get(name, 1)
+    if type(count) is not int or count < 1:
+        raise ValueError(f"cell {label}: {name} = {count!r} must be a whole number above 0")
+    return count

@@ -29,16 +29,18 @@ __all__ = ["developer_data", "finish_cell"]
 
 
 def finish_cell(results: Results, planned: PlannedCell, address: str, *, quiet: bool, stop: Event) -> None:
-    """Run the cell through the server at `address`, score it, save it, and revoke its key.
+    """Run the cell through the server at `address`, score it, save it, and revoke its keys.
 
     When `stop` is set, its attacker is ended and `KeyboardInterrupt` raised; the cell can be resumed.
     """
-    key = results.out / "referee" / "keys" / f"{planned.attempt}.json"
-    cells.save(_run(results, planned, key, address, quiet, stop), results.cell_folder(planned))
-    retire_key(results.root, key)
+    folder, numbers = results.out / "referee" / "keys", range(planned.keys)
+    keys = [folder / f"{planned.attempt}{f'.{number}' if number else ''}.json" for number in numbers]
+    cells.save(_run(results, planned, keys, address, quiet, stop), results.cell_folder(planned))
+    for key in keys:
+        retire_key(results.root, key)
 
 
-def _run(results: Results, planned: PlannedCell, key: Path, address: str, quiet: bool, stop: Event) -> Cell:
+def _run(results: Results, planned: PlannedCell, keys: list[Path], address: str, quiet: bool, stop: Event) -> Cell:
     split = planned.victim.split
     judge = results.judge(split)
     folder = results.attacker_folder(planned)
@@ -47,12 +49,13 @@ def _run(results: Results, planned: PlannedCell, key: Path, address: str, quiet:
         if planned.asked:
             ask_benign(results, planned, address)
         given = results.given(planned)
-    token, key_id = hold_key(
-        results.root, key, label=planned.name, model=planned.victim.name, contract=planned.contract
-    )
+    held = [
+        hold_key(results.root, key, label=planned.name, model=planned.victim.name, contract=planned.contract)
+        for key in keys
+    ]
     status, words = run_attacker(
         address,
-        token,
+        ",".join(token for token, _ in held),
         _arguments(results, planned, folder, given),
         folder=folder,
         denied=results.denied,
@@ -60,8 +63,8 @@ def _run(results: Results, planned: PlannedCell, key: Path, address: str, quiet:
         stop=stop,
     )
     with open_operator(results.root) as operator:
-        info = {key.key_id: key for key in operator.list_keys(admin_pb2.ListKeysRequest()).keys}[key_id]
-    rows, downloads = info.usage.spent, info.usage.downloads
+        infos = {key.key_id: key for key in operator.list_keys(admin_pb2.ListKeysRequest()).keys}
+    used = [infos[key_id].usage for _, key_id in held]
     card = results.repository.card(planned.victim.name)
     known: dict[str, Any] = {
         "name": planned.name,
@@ -71,8 +74,8 @@ def _run(results: Results, planned: PlannedCell, key: Path, address: str, quiet:
         "parameters": planned.described,
         "seed": planned.seed,
         "contract": planned.contract.as_dict(),
-        "rows_ledger": rows,
-        "capacity_bits": capacity_bits(planned.contract, card, rows, downloads),
+        "rows_ledger": sum(usage.spent for usage in used),
+        "capacity_bits": sum(capacity_bits(planned.contract, card, usage.spent, usage.downloads) for usage in used),
     }
     if status != 0:
         sentence = words.strip().splitlines()[-1] if words.strip() else f"the attacker ended with status {status}"
@@ -106,6 +109,7 @@ def _arguments(
 ) -> list[str]:
     """The attacker's words; what is handed over is written into its folder."""
     arguments = [planned.method, "--targets", planned.targets, "--seed", str(planned.seed), "--out", str(folder)]
+    arguments += ["--repeats", str(planned.repeats)] if planned.repeats > 1 else []
     arguments += [word for setting in planned.settings() for word in ("--set", setting)]
     public = results.public(planned.victim.split)
     if isinstance(planned.public, str):

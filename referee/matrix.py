@@ -31,6 +31,7 @@ from typing import Any
 from attacker.attacks import METHODS
 from attacker.needs import Needs
 from defenses.response import make_response
+from referee.victim import check_fields
 
 __all__ = ["NONE", "Entry", "Grown", "grow"]
 
@@ -126,7 +127,7 @@ def grow(text: Mapping[str, Any]) -> Grown:
 
 
 def _defence(name: str, table: Mapping[str, Any]) -> list[_Defence]:
-    _only(table, f"defence {name}", {"kind", "strengths", "method"})
+    check_fields(table, f"defence {name}", {"kind", "strengths", "method"})
     kind, strengths, applied = table["kind"], table["strengths"], table.get("method", name)
     if kind not in KINDS:
         raise ValueError(f"defence {name}: kind must be one of {', '.join(KINDS)}")
@@ -147,7 +148,7 @@ def _defence(name: str, table: Mapping[str, Any]) -> list[_Defence]:
 def _check_task(table: Mapping[str, Any], defences: Mapping[str, list[_Defence]]) -> None:
     task = table["task"]
     known = {"task", "split", "architecture", "targets", "max_steps", "defences", "attacks"}
-    _only(table, f"task {task} of the matrix", known)
+    check_fields(table, f"task {task} of the matrix", known)
     _named(table.get("defences", []), f"task {task} of the matrix", defences)
     attacks = table.get("attacks", [])
     if not attacks:
@@ -238,8 +239,3 @@ def _named(names: Any, what: str, defences: Mapping[str, Any]) -> None:
 
 def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _only(values: Mapping[str, Any], what: str, known: set[str]) -> None:
-    if unknown := sorted(set(values).difference(known)):
-        raise ValueError(f"{what} has no field {unknown[0]!r}; there is {', '.join(sorted(known))}")
