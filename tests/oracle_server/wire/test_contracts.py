@@ -34,6 +34,7 @@ CONTRACTS: dict[str, dict[str, Any]] = {
     "top 1 rounded to 0.05": {"access": "scores", "top_k": 1, "round_to": 0.05},
     "top 3 rounded to 0.01": {"access": "scores", "top_k": 3, "round_to": 0.01},
     "a defence, top 2": {"access": "scores", "top_k": 2, "defences": (("temperature", (("temperature", 3.0),)),)},
+    "a defence, rounded": {"access": "scores", "round_to": 0.001, "defences": (("reverse_sigmoid", (("beta", 0.7),)),)},
     "label": {"access": "label"},
 }
 
