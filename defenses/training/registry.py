@@ -51,7 +51,7 @@ def training_defence(name: str, parameters: Iterable[tuple[str, float]] = ()) ->
         if type(value) not in (int, float):
             raise ValueError(f"defence {name}: {field.name}={value!r} must be a number")
         if field.type == "int":
-            if value != int(value):
+            if not float(value).is_integer():
                 raise ValueError(f"defence {name}: {field.name}={value} must be a whole number")
             value = int(value)
         else:
