@@ -29,9 +29,11 @@ class Contract:
     budget: int | None
     rate: float | None
     expires: float | None
+    detections: tuple[tuple[str, str, tuple[tuple[str, float], ...]], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Every field by name, but `detections` only where there are some, as in older results."""
+        return {name: value for name, value in asdict(self).items() if name != "detections" or value}
 
 
 @dataclass(frozen=True)

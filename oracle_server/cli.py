@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from oracle_server.cli_common import ROOT, named_defence, one_sentence
+from oracle_server.cli_detections import named_detection, state_words
 from oracle_server.cli_features import train_features
 from oracle_server.cli_models import MODEL_COMMANDS
 from oracle_server.contracts import contract_from_message, contract_message, contract_words
@@ -72,7 +73,7 @@ def serve_(**options: Any) -> None:
 
 @main.group()
 def keys() -> None:
-    """Make, revoke and list API keys; the server may run meanwhile."""
+    """Make, revoke, reinstate and list API keys; the server may run meanwhile."""
 
 
 @keys.command("create", epilog="Example: oracle-server keys create --model m/1 --access scores --top-k 1 --budget 5000")
@@ -84,6 +85,9 @@ def keys() -> None:
 @click.option("--round-to", type=float, help="Round released scores to multiples of this.")
 @click.option("--features", default="", help="Feature models: release only these groups of outputs, a,b,...")
 @click.option("--defence", "defences", multiple=True, help="name or name:parameter=value,... ; may be repeated.")
+@click.option(
+    "--detect", "detections", multiple=True, help="name or name:verdict=suspend,parameter=value,... ; may be repeated."
+)
 @click.option("--budget", type=int, help="Rows that may be answered.")
 @click.option("--rate", type=float, help="Rows a second.")
 @click.option("--expires-in", type=float, help="Seconds until the key is refused.")
@@ -94,15 +98,21 @@ def create(
     access: str,
     features: str,
     defences: tuple[str, ...],
+    detections: tuple[str, ...],
     expires_in: float | None,
     **numbers: Any,
 ) -> None:
-    """Make a key and print it, once."""
+    """Make a key and print it, once.
+
+    --detect names a detector of attacks in the key's queries, distances or fingerprints, and what follows when it finds
+    one: verdict=log (the default), throttle (to rate=1 rows a second, unless it says otherwise) or suspend.
+    """
     with one_sentence(), open_operator(root) as operator:
         contract = Contract(
             Access(access),
             features=tuple(group for word in features.split(",") if (group := word.strip())),
             defences=tuple(named_defence(text) for text in defences),
+            detections=tuple(named_detection(text) for text in detections),
             expires=None if expires_in is None else time.time() + expires_in,
             **numbers,
         )
@@ -118,6 +128,16 @@ def revoke(root: Path, key_id: str) -> None:
     with one_sentence(), open_operator(root) as operator:
         operator.revoke_key(admin_pb2.RevokeKeyRequest(key_id=key_id))
     click.echo(f"revoked {key_id}")
+
+
+@keys.command("reinstate", epilog="Example: oracle-server keys reinstate 5f0c2a9d41b7e603")
+@ROOT
+@click.argument("key_id")
+def reinstate(root: Path, key_id: str) -> None:
+    """Serve a key again that a detection has throttled or suspended."""
+    with one_sentence(), open_operator(root) as operator:
+        operator.reinstate_key(admin_pb2.ReinstateKeyRequest(key_id=key_id))
+    click.echo(f"reinstated {key_id}")
 
 
 def _usage_table(root: Path, key_id: str | None) -> None:
@@ -137,7 +157,7 @@ def _usage_table(root: Path, key_id: str | None) -> None:
     for info in infos:
         contract = contract_from_message(info.contract)
         expired = contract.expires is not None and time.time() >= contract.expires
-        state = "revoked" if info.HasField("revoked") else "expired" if expired else "valid"
+        state = state_words(info, expired)
         rows = f"{info.usage.spent:,}" + (f" of {contract.budget:,}" if contract.budget is not None else "")
         rows += f"\n{info.usage.downloads} downloads" if info.usage.downloads else ""
         what = f"{info.model}: {contract_words(contract)}" + (f"\n{info.label}" if info.label else "")

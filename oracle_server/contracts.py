@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from defenses.response import RESPONSES, make_response
+from oracle_server.detections import check_detections
 from oracle_server.threat_model import Access, Contract
 from protos.contracts import contract_values
 from protos.mirage.v1 import oracle_pb2 as pb
@@ -78,6 +79,7 @@ def contract_message(contract: Contract) -> pb.Contract:
         round_to=contract.round_to,
         features=contract.features,
         defences=[pb.Defence(name=name, parameters=dict(values)) for name, values in contract.defences],
+        detections=[pb.Detection(name=n, verdict=v, parameters=dict(values)) for n, v, values in contract.detections],
         budget=contract.budget,
         rate=contract.rate,
     )
@@ -92,7 +94,9 @@ def contract_from_message(message: pb.Contract) -> Contract:
         raise ValueError("access must be one of weights, scores, label")
     for defence in message.defences:
         make_response(defence.name, defence.parameters)
-    return Contract.from_dict(contract_values(message))
+    contract = Contract.from_dict(contract_values(message))
+    check_detections(contract)
+    return contract
 
 
 def contract_words(contract: Contract) -> str:
@@ -104,4 +108,6 @@ def contract_words(contract: Contract) -> str:
     words += [f"{name}({', '.join(f'{k}={v:g}' for k, v in values)})" for name, values in contract.defences]
     words += [f"budget {contract.budget}"] if contract.budget is not None else []
     words += [f"{contract.rate:g} rows/s"] if contract.rate else []
+    for name, verdict, values in contract.detections:
+        words += [f"{name} -> {verdict}" + (f" ({', '.join(f'{k}={v:g}' for k, v in values)})" if values else "")]
     return ", ".join(words)

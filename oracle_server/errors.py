@@ -6,6 +6,9 @@
 Sentences are fixed texts filled with the caller's own figures and the model card's; nothing that a model computed is
 ever in one. Reasons travel as `google.rpc.ErrorInfo.reason` in the domain "mirage", so that a client can tell *budget
 spent* from *slow down* from *message too large* without reading prose.
+
+KEY_SUSPENDED says that a detector of the key's contract flagged its queries, and neither which one nor at which row. It
+is the answer to every call of the key, and costs nothing, until the operator reinstates it.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ class Reason(enum.Enum):
     BAD_KEY = (_CODE.UNAUTHENTICATED, 2)
     KEY_REVOKED = (_CODE.UNAUTHENTICATED, 3)
     KEY_EXPIRED = (_CODE.UNAUTHENTICATED, 4)
+    KEY_SUSPENDED = (_CODE.PERMISSION_DENIED, 3)
     NOT_IN_CONTRACT = (_CODE.PERMISSION_DENIED, 1)
     OTHER_MODEL = (_CODE.PERMISSION_DENIED, 2)
     NO_MODEL = (_CODE.NOT_FOUND, 1)

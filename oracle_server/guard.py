@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from oracle_server.detections import refuse_suspended
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger import Key, Ledger
 from oracle_server.threat_model import POLICY, Caller
@@ -106,6 +107,7 @@ class Guard:
             raise Refusal(Reason.KEY_REVOKED, "the API key was revoked: ask the operator for another")
         if key.contract.expires is not None and time.time() >= key.contract.expires:
             raise Refusal(Reason.KEY_EXPIRED, "the API key has expired: ask the operator for another")
+        refuse_suspended(self._ledger, key)
         return key
 
 

@@ -1,6 +1,6 @@
-"""What the operator does: make and revoke keys, list them, read the log.
+"""What the operator does: make, revoke and reinstate keys, list them, read the log.
 
-The commands work while the server runs and while it does not: `open_operator` gives the same four calls either
+The commands work while the server runs and while it does not: `open_operator` gives the same calls either
 through the server's Unix socket or on the ledger itself.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from oracle_server.contracts import contract_from_message, contract_message
 from oracle_server.errors import Reason, Refusal
 from oracle_server.guard import new_token
-from oracle_server.ledger import Entry, Key, Ledger, LedgerLocked, SqliteLedger
+from oracle_server.ledger import Entry, Flag, Key, Ledger, LedgerLocked, SqliteLedger
 from oracle_server.models.card import Card
 from oracle_server.models.repository import Repository
 from oracle_server.service import usage_message
@@ -71,6 +71,11 @@ class Operator:
             raise Refusal(Reason.NO_SUCH_KEY, f"there is no key {request.key_id!r}: see oracle-server keys list")
         return pb.RevokeKeyResponse()
 
+    def reinstate_key(self, request: pb.ReinstateKeyRequest) -> pb.ReinstateKeyResponse:
+        if not self._ledger.reinstate(request.key_id, time.time()):
+            raise Refusal(Reason.NO_SUCH_KEY, f"there is no key {request.key_id!r}: see oracle-server keys list")
+        return pb.ReinstateKeyResponse()
+
     def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
         return pb.ListKeysResponse(keys=[self._info(key) for key in self._ledger.all_keys()])
 
@@ -83,6 +88,7 @@ class Operator:
     def _info(self, key: Key) -> pb.KeyInfo:
         info = pb.KeyInfo(key_id=key.key_id, label=key.label, model=key.model, contract=contract_message(key.contract))
         info.created.FromNanoseconds(int(key.created * 1e9))
+        info.flags.extend(_flag(flag) for flag in self._ledger.flags(key.key_id))
         if key.revoked is not None:
             info.revoked.FromNanoseconds(int(key.revoked * 1e9))
         with contextlib.suppress(LookupError):  # a model that was taken away: no card, so no capacity
@@ -102,6 +108,10 @@ class RemoteOperator:
 
     def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
         response: pb.RevokeKeyResponse = self._stub.RevokeKey(request)
+        return response
+
+    def reinstate_key(self, request: pb.ReinstateKeyRequest) -> pb.ReinstateKeyResponse:
+        response: pb.ReinstateKeyResponse = self._stub.ReinstateKey(request)
         return response
 
     def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
@@ -135,12 +145,22 @@ def open_operator(root: Path) -> Iterator[Operator | RemoteOperator]:
 
 
 def _fits(contract: Contract, card: Card) -> None:
+    if contract.detections and card.kind in ("tree", "regression"):
+        raise ValueError("detections look at images, and this model takes rows of a table: leave them out")
     if card.kind in ("regression", "features"):
         release_values(np.zeros((1, card.width)), contract, card.groups)
     elif contract.features:
         raise ValueError("features belong to feature models, and this model is a classifier: leave them out")
     elif contract.access is Access.SCORES and contract.top_k is not None and contract.top_k > card.classes:
         raise ValueError(f"top_k={contract.top_k} is more than the model's {card.classes} classes")
+
+
+def _flag(flag: Flag) -> pb.Flag:
+    message = pb.Flag(detector=flag.detector, verdict=flag.verdict, row=flag.row)
+    message.time.FromNanoseconds(int(flag.time * 1e9))
+    if flag.lifted is not None:
+        message.lifted.FromNanoseconds(int(flag.lifted * 1e9))
+    return message
 
 
 def _entry(entry: Entry) -> pb.AuditEntry:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 from defenses.response import defend
 from oracle_server.capacity import capacity_bits
 from oracle_server.contracts import contract_message
+from oracle_server.detections import Watch
 from oracle_server.errors import Reason, Refusal
 from oracle_server.inputs import decode_inputs
 from oracle_server.ledger import Charge, Key, Ledger
@@ -50,6 +51,7 @@ class OracleService:
         self._ledger = ledger
         self._hosted = hosted
         self._rates = Rates()
+        self._watch = Watch(ledger)
         self._in_flight: dict[tuple[str, bytes], asyncio.Task[pb.PredictResponse]] = {}
 
     def _model(self, key: Key, asked: str) -> Hosted:
@@ -75,12 +77,15 @@ class OracleService:
     async def predict(self, request: pb.PredictRequest, key: Key) -> pb.PredictResponse:
         hosted = self._model(key, request.model)
         inputs = decode_inputs(request, hosted.card, hosted.max_rows)
+        await self._watch.admit(key, len(inputs))
         pair = (key.key_id, request.request_id)
         while (first := self._in_flight.get(pair)) is not None:  # the same id again: after the first, as its retry
             await asyncio.wait([first])
         hosted.scheduler.admit(len(inputs))
         self._rates.take(key, len(inputs))
-        charging = _Charging(self._ledger, key, request, inputs)
+        charging = _Charging(
+            self._ledger, key, request, inputs, lambda charge: self._watch.look(key, hosted.card, inputs, charge)
+        )
         await charging.begin(len(inputs))
         task = asyncio.create_task(self._answer(hosted, key, request, inputs, charging))
         self._in_flight[pair] = task
@@ -153,6 +158,7 @@ class OracleService:
         """Wait until what was charged is answered."""
         while self._in_flight:
             await asyncio.wait(list(self._in_flight.values()))
+        await self._watch.drain()
 
 
 def usage_message(ledger: Ledger, key: Key, card: Card) -> pb.UsageResponse:
@@ -170,14 +176,22 @@ def usage_message(ledger: Ledger, key: Key, card: Card) -> pb.UsageResponse:
 
 class _Charging:
     """The charge of one request: reserved, then started when its forward pass begins, then durable; or a retry, and
-    free.
+    free. `new` is told of a charge that was started.
     """
 
-    def __init__(self, ledger: Ledger, key: Key, request: pb.PredictRequest, inputs: np.ndarray) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        key: Key,
+        request: pb.PredictRequest,
+        inputs: np.ndarray,
+        new: Callable[[asyncio.Task[Charge]], None],
+    ) -> None:
         self._ledger = ledger
         self._key = key
         self._request = request
         self._inputs = inputs
+        self._new = new
         self._task: asyncio.Task[Charge] | None = None
         self._retry: Charge | None = None
         self.started = False
@@ -196,6 +210,7 @@ class _Charging:
         self.started = True
         if self._retry is None:
             self._task = asyncio.create_task(self._charge())
+            self._new(self._task)
 
     def abandon(self) -> None:
         """Give the reservation back if the forward pass never began."""

@@ -17,19 +17,12 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "POLICY",
-    "Access",
-    "Caller",
-    "Contract",
-    "Defend",
-    "Released",
-    "Rule",
-    "check_policy",
-    "release",
-    "release_values",
-]
+    "POLICY", "VERDICTS", "Access", "Caller", "Contract", "Defend", "Released", "Rule",
+    "check_policy", "release", "release_values",
+]  # fmt: skip
 
 Defend = Callable[[np.ndarray], np.ndarray]  # scores (N, C) -> scores (N, C), rows still on the simplex
+VERDICTS = ("log", "throttle", "suspend")  # what follows for a key whose queries were flagged
 
 
 class Access(enum.StrEnum):
@@ -63,6 +56,7 @@ POLICY: Mapping[str, Rule] = {
     "/mirage.v1.Oracle/Usage": Rule(Caller.KEY),
     "/mirage.v1.Admin/CreateKey": Rule(Caller.OPERATOR),
     "/mirage.v1.Admin/RevokeKey": Rule(Caller.OPERATOR),
+    "/mirage.v1.Admin/ReinstateKey": Rule(Caller.OPERATOR),
     "/mirage.v1.Admin/ListKeys": Rule(Caller.OPERATOR),
     "/mirage.v1.Admin/Audit": Rule(Caller.OPERATOR),
     "/grpc.health.v1.Health/Check": Rule(Caller.ANYBODY),
@@ -83,14 +77,15 @@ def check_policy(rpcs: Iterable[str], policy: Mapping[str, Rule] = POLICY) -> No
 class Contract:
     """What one API key may get; checked when made, printed in every result, and hashed into it.
 
-    access    weights (download, and full scores), scores, or label
-    top_k     scores only: the k largest, as (index, value) pairs
-    round_to  any number released: to the nearest multiple, 1e-15 <= r <= 1
-    features  feature models: the groups of outputs that are released
-    defences  ((name, ((parameter, value), ...)), ...) applied to the scores before rounding and truncation
-    budget    rows that may be answered; None = unlimited
-    rate      rows a second, retries included; None = unlimited
-    expires   Unix time in seconds after which the key is refused; None = never
+    access      weights (download, and full scores), scores, or label
+    top_k       scores only: the k largest, as (index, value) pairs
+    round_to    any number released: to the nearest multiple, 1e-15 <= r <= 1
+    features    feature models: the groups of outputs that are released
+    defences    ((name, ((parameter, value), ...)), ...) applied to the scores before rounding and truncation
+    budget      rows that may be answered; None = unlimited
+    rate        rows a second, retries included; None = unlimited
+    expires     Unix time in seconds after which the key is refused; None = never
+    detections  ((name, verdict, ((parameter, value), ...)), ...) that look at the key's queries, not at its answers
     """
 
     access: Access
@@ -101,16 +96,19 @@ class Contract:
     budget: int | None = None
     rate: float | None = None
     expires: float | None = None
+    detections: tuple[tuple[str, str, tuple[tuple[str, float], ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.access, Access):
             raise ValueError(f"access={self.access!r} must be one of {[a.value for a in Access]}")
         if self.access is not Access.SCORES:
-            for name in ("top_k", "round_to", "features", "defences"):
-                if getattr(self, name) and not (name == "defences" and self.access is Access.LABEL):
-                    raise ValueError(
-                        f"{name} has no meaning with access={self.access.value}: leave it out or use scores"
-                    )
+            label = ("defences", "detections") if self.access is Access.LABEL else ()
+            for name in ("top_k", "round_to", "features", "defences", "detections"):
+                if getattr(self, name) and name not in label:
+                    raise ValueError(f"{name} has no meaning with access={self.access}: leave it out or use scores")
+        for name, verdict, _ in self.detections:
+            if verdict not in VERDICTS:
+                raise ValueError(f"{name}: verdict={verdict!r} must be one of {list(VERDICTS)}")
         for name, whole in (("top_k", self.top_k), ("budget", self.budget)):
             if whole is not None and not (isinstance(whole, int) and whole < 2**63):
                 raise ValueError(f"{name}={whole} must be a whole number below 2**63")
@@ -126,8 +124,8 @@ class Contract:
             raise ValueError(f"expires={self.expires} must be a finite Unix time")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON; every field is there, also when it is empty."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Plain values, fit for JSON: every field, but `detections` only where there are some, as older results do."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "detections" or self.detections}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Contract:
@@ -138,6 +136,8 @@ class Contract:
         known = {**values, "access": Access(values["access"])}
         known["features"] = tuple(known.get("features", ()))
         known["defences"] = tuple((n, tuple((k, float(v)) for k, v in ps)) for n, ps in known.get("defences", ()))
+        detections = known.get("detections", ())
+        known["detections"] = tuple((n, verdict, tuple((k, float(v)) for k, v in ps)) for n, verdict, ps in detections)
         return cls(**known)
 
     @property

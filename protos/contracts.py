@@ -19,5 +19,6 @@ def contract_values(message: pb.Contract) -> dict[str, Any]:
         "defences": tuple((d.name, tuple(sorted(d.parameters.items()))) for d in message.defences),
         "budget": message.budget if message.HasField("budget") else None,
         "rate": message.rate if message.HasField("rate") else None,
+        "detections": tuple((d.name, d.verdict, tuple(sorted(d.parameters.items()))) for d in message.detections),
         "expires": message.expires.ToNanoseconds() / 1e9 if message.HasField("expires") else None,
     }

@@ -4,9 +4,10 @@
               file or the same view with other noise
     frames    a camera: scenes of 20 to 120 neighbouring frames, each a real photo under smooth motion
 
-A key has one sensor, whose noise is anything from none to 4 of 255 levels. Both are made from real images that the target has not learned: a split's private held-out ones and its public ones.
-There are fewer of these than rows, so that every photo is moved, turned, scaled and lit at random. What they do not
-show: a camera that stands still for longer than a scene, and a user who sends one file again and again.
+A key has one sensor, whose noise is anything from none to 4 of 255 levels. Both are made from real images that the
+target has not learned: a split's private held-out ones and its public ones. There are fewer of these than rows, so that
+every photo is moved, turned, scaled and lit at random. What they do not show: a camera that stands still for longer
+than a scene, and a user who sends one file again and again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _FAR = np.array([0.15, 0.1, 0.1, 0.1, 0.15])
 def honest_images(split: Split) -> Images:
     """Real images (N, C, H, W) that the split's target has not learned: held-out private ones, then public ones."""
     rows = list(split.test) + ([] if split.published_data else list(split.published))
-    return load(split).images[np.array(rows)]
+    images: Images = load(split).images[np.array(rows)]
+    return images
 
 
 def photos(images: Images, rows: int, seed: int) -> Images:

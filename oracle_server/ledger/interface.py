@@ -17,7 +17,7 @@ from typing import Protocol
 
 from oracle_server.threat_model import Contract
 
-__all__ = ["Charge", "Entry", "Key", "Ledger", "Reservation", "Usage"]
+__all__ = ["Charge", "Entry", "Flag", "Key", "Ledger", "Reservation", "Usage"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,22 @@ class Entry:
     rows: int
 
 
+@dataclass(frozen=True)
+class Flag:
+    """A detector found an attack in a key's queries.
+
+    row     of the rows charged to the key, the first being 1
+    lifted  when the operator reinstated the key; None while the flag stands
+    """
+
+    key_id: str
+    detector: str
+    verdict: str
+    row: int
+    time: float
+    lifted: float | None = None
+
+
 class Ledger(Protocol):
     """The interface; `sqlite.py` keeps it on disk."""
 
@@ -89,6 +105,10 @@ class Ledger(Protocol):
     def reserve(self, key: Key, request_id: bytes, rows: int) -> Reservation: ...
     def cancel(self, reservation: Reservation) -> None: ...
     def charge(self, reservation: Reservation, rpc: str, digest: bytes) -> Future[Charge]: ...
+
+    def flag(self, flag: Flag) -> bool: ...
+    def flags(self, key_id: str) -> list[Flag]: ...
+    def reinstate(self, key_id: str, at: float) -> bool: ...
 
     def usage(self, key_id: str) -> Usage: ...
     def entries(self, after: int = 0, limit: int = 10_000) -> Iterator[Entry]: ...

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oracle_server.errors import Reason, Refusal
+from oracle_server.ledger.flags import FLAG_TABLE, FlagTable
 from oracle_server.ledger.interface import Charge, Entry, Key, Reservation, Usage
 from oracle_server.threat_model import Contract
 
@@ -62,7 +63,7 @@ class LedgerLocked(LedgerError):
     """Another process holds the ledger: a running server, as a rule."""
 
 
-class SqliteLedger:
+class SqliteLedger(FlagTable):
     """A `Ledger` in one file. Open it once: a second opener, in this process or another, gets `LedgerLocked`."""
 
     def __init__(self, path: Path) -> None:
@@ -101,7 +102,7 @@ class SqliteLedger:
                 f"the ledger {path} has schema {version} and this version reads up to {SCHEMA}:"
                 " install the mirage-range that wrote it, or a newer one"
             )
-        self._reader.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
+        self._reader.executescript(f"BEGIN IMMEDIATE; {_TABLES}{FLAG_TABLE} PRAGMA user_version={SCHEMA}; COMMIT;")
         self._reader.execute("INSERT OR IGNORE INTO meta VALUES ('server_secret', ?)", (secrets.token_bytes(32),))
 
     # Keys

@@ -38,12 +38,36 @@ class RevokeKeyResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ReinstateKeyRequest(_message.Message):
+    __slots__ = ("key_id",)
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    key_id: str
+    def __init__(self, key_id: _Optional[str] = ...) -> None: ...
+
+class ReinstateKeyResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ListKeysRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Flag(_message.Message):
+    __slots__ = ("detector", "verdict", "row", "time", "lifted")
+    DETECTOR_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    LIFTED_FIELD_NUMBER: _ClassVar[int]
+    detector: str
+    verdict: str
+    row: int
+    time: _timestamp_pb2.Timestamp
+    lifted: _timestamp_pb2.Timestamp
+    def __init__(self, detector: _Optional[str] = ..., verdict: _Optional[str] = ..., row: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lifted: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class KeyInfo(_message.Message):
-    __slots__ = ("key_id", "label", "model", "contract", "created", "revoked", "usage")
+    __slots__ = ("key_id", "label", "model", "contract", "created", "revoked", "usage", "flags")
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +75,7 @@ class KeyInfo(_message.Message):
     CREATED_FIELD_NUMBER: _ClassVar[int]
     REVOKED_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
+    FLAGS_FIELD_NUMBER: _ClassVar[int]
     key_id: str
     label: str
     model: str
@@ -58,7 +83,8 @@ class KeyInfo(_message.Message):
     created: _timestamp_pb2.Timestamp
     revoked: _timestamp_pb2.Timestamp
     usage: _oracle_pb2.UsageResponse
-    def __init__(self, key_id: _Optional[str] = ..., label: _Optional[str] = ..., model: _Optional[str] = ..., contract: _Optional[_Union[_oracle_pb2.Contract, _Mapping]] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoked: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., usage: _Optional[_Union[_oracle_pb2.UsageResponse, _Mapping]] = ...) -> None: ...
+    flags: _containers.RepeatedCompositeFieldContainer[Flag]
+    def __init__(self, key_id: _Optional[str] = ..., label: _Optional[str] = ..., model: _Optional[str] = ..., contract: _Optional[_Union[_oracle_pb2.Contract, _Mapping]] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoked: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., usage: _Optional[_Union[_oracle_pb2.UsageResponse, _Mapping]] = ..., flags: _Optional[_Iterable[_Union[Flag, _Mapping]]] = ...) -> None: ...
 
 class ListKeysResponse(_message.Message):
     __slots__ = ("keys",)

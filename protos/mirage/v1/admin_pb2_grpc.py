@@ -45,6 +45,11 @@ class AdminStub(object):
                 request_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.ReinstateKey = channel.unary_unary(
+                '/mirage.v1.Admin/ReinstateKey',
+                request_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.ReinstateKeyRequest.SerializeToString,
+                response_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.ReinstateKeyResponse.FromString,
+                _registered_method=True)
         self.ListKeys = channel.unary_unary(
                 '/mirage.v1.Admin/ListKeys',
                 request_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.ListKeysRequest.SerializeToString,
@@ -74,6 +79,13 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReinstateKey(self, request, context):
+        """A key that was throttled or suspended is served again; what its detectors remember of its queries is forgotten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListKeys(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -99,6 +111,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyRequest.FromString,
                     response_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'ReinstateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReinstateKey,
+                    request_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.ReinstateKeyRequest.FromString,
+                    response_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.ReinstateKeyResponse.SerializeToString,
             ),
             'ListKeys': grpc.unary_unary_rpc_method_handler(
                     servicer.ListKeys,
@@ -166,6 +183,33 @@ class Admin(object):
             '/mirage.v1.Admin/RevokeKey',
             protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyRequest.SerializeToString,
             protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReinstateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mirage.v1.Admin/ReinstateKey',
+            protos_dot_mirage_dot_v1_dot_admin__pb2.ReinstateKeyRequest.SerializeToString,
+            protos_dot_mirage_dot_v1_dot_admin__pb2.ReinstateKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from protos.mirage.v1 import tensor_pb2 as protos_dot_mirage_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/mirage/v1/oracle.proto\x12\tmirage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dprotos/mirage/v1/tensor.proto\"\xf4\x02\n\x08\x43ontract\x12*\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x1a.mirage.v1.Contract.Access\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08round_to\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\t\x12$\n\x08\x64\x65\x66\x65nces\x18\x05 \x03(\x0b\x32\x12.mirage.v1.Defence\x12\x13\n\x06\x62udget\x18\x06 \x01(\x04H\x02\x88\x01\x01\x12\x11\n\x04rate\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12+\n\x07\x65xpires\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41\x43\x43\x45SS_WEIGHTS\x10\x01\x12\x11\n\rACCESS_SCORES\x10\x02\x12\x10\n\x0c\x41\x43\x43\x45SS_LABEL\x10\x03\x42\x08\n\x06_top_kB\x0b\n\t_round_toB\t\n\x07_budgetB\x07\n\x05_rate\"\x82\x01\n\x07\x44\x65\x66\x65nce\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\nparameters\x18\x02 \x03(\x0b\x32\".mirage.v1.Defence.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"`\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06levels\x18\x02 \x03(\t\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\x12\r\n\x05prior\x18\x05 \x03(\x01\x12\r\n\x05\x65\x64ges\x18\x06 \x03(\x01\"%\n\x06Output\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"6\n\x07\x41rchive\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\xd9\x04\n\tModelCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x13\n\x0binput_shape\x18\x04 \x03(\x03\x12%\n\x0binput_dtype\x18\x05 \x01(\x0e\x32\x10.mirage.v1.DType\x12\x0b\n\x03low\x18\x06 \x01(\x01\x12\x0c\n\x04high\x18\x07 \x01(\x01\x12\x0f\n\x07\x63lasses\x18\x08 \x01(\r\x12\x12\n\nparameters\x18\t \x01(\x04\x12\x15\n\rarchive_bytes\x18\n \x01(\x04\x12\x16\n\x0e\x61rchive_sha256\x18\x0b \x01(\x0c\x12\x15\n\rtorch_version\x18\x0c \x01(\t\x12\x15\n\rdeterministic\x18\r \x01(\x08\x12(\n\x0ereleased_dtype\x18\x0e \x01(\x0e\x32\x10.mirage.v1.DType\x12\x13\n\x0b\x64\x65scription\x18\x0f \x01(\t\x12$\n\x08\x66\x65\x61tures\x18\x10 \x03(\x0b\x32\x12.mirage.v1.Feature\x12$\n\x08response\x18\x11 \x01(\x0b\x32\x12.mirage.v1.Feature\x12$\n\tconfusion\x18\x12 \x01(\x0b\x32\x11.mirage.v1.Tensor\x12\x16\n\x0e\x63onfusion_rows\x18\x13 \x01(\t\x12\x16\n\terror_std\x18\x14 \x01(\x01H\x00\x88\x01\x01\x12$\n\x08\x61rchives\x18\x15 \x03(\x0b\x32\x12.mirage.v1.Archive\x12\"\n\x07outputs\x18\x16 \x03(\x0b\x32\x11.mirage.v1.Output\x12\r\n\x05joint\x18\x17 \x01(\x08\x42\x0c\n\n_error_std\" \n\x0f\x44\x65scribeRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xbe\x01\n\x10\x44\x65scribeResponse\x12\x14\n\x0crange_marker\x18\x01 \x01(\t\x12\"\n\x04\x63\x61rd\x18\x02 \x01(\x0b\x32\x14.mirage.v1.ModelCard\x12%\n\x08\x63ontract\x18\x03 \x01(\x0b\x32\x13.mirage.v1.Contract\x12\x18\n\x0b\x62udget_left\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05spent\x18\x05 \x01(\x04\x12\x10\n\x08max_rows\x18\x06 \x01(\rB\x0e\n\x0c_budget_left\"V\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12!\n\x06inputs\x18\x03 \x01(\x0b\x32\x11.mirage.v1.Tensor\"M\n\x04TopK\x12\"\n\x07indices\x18\x01 \x01(\x0b\x32\x11.mirage.v1.Tensor\x12!\n\x06values\x18\x02 \x01(\x0b\x32\x11.mirage.v1.Tensor\"j\n\x07Receipt\x12\x14\n\x0crows_charged\x18\x01 \x01(\x04\x12\r\n\x05spent\x18\x02 \x01(\x04\x12\x18\n\x0b\x62udget_left\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x42\x0e\n\x0c_budget_left\"\xd1\x01\n\x0fPredictResponse\x12#\n\x06scores\x18\x01 \x01(\x0b\x32\x11.mirage.v1.TensorH\x00\x12 \n\x05top_k\x18\x02 \x01(\x0b\x32\x0f.mirage.v1.TopKH\x00\x12#\n\x06labels\x18\x03 \x01(\x0b\x32\x11.mirage.v1.TensorH\x00\x12#\n\x06values\x18\x05 \x01(\x0b\x32\x11.mirage.v1.TensorH\x00\x12#\n\x07receipt\x18\x04 \x01(\x0b\x32\x12.mirage.v1.ReceiptB\x08\n\x06\x61nswer\"1\n\x0f\x44ownloadRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x61rchive\x18\x02 \x01(\t\"=\n\rDownloadChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\x1d\n\x0cUsageRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x91\x01\n\rUsageResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05spent\x18\x03 \x01(\x04\x12\x18\n\x0b\x62udget_left\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\rcapacity_bits\x18\x05 \x01(\x01\x12\x11\n\tdownloads\x18\x06 \x01(\x04\x42\x0e\n\x0c_budget_left2\x8f\x02\n\x06Oracle\x12\x43\n\x08\x44\x65scribe\x12\x1a.mirage.v1.DescribeRequest\x1a\x1b.mirage.v1.DescribeResponse\x12@\n\x07Predict\x12\x19.mirage.v1.PredictRequest\x1a\x1a.mirage.v1.PredictResponse\x12\x42\n\x08\x44ownload\x12\x1a.mirage.v1.DownloadRequest\x1a\x18.mirage.v1.DownloadChunk0\x01\x12:\n\x05Usage\x12\x17.mirage.v1.UsageRequest\x1a\x18.mirage.v1.UsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/mirage/v1/oracle.proto\x12\tmirage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dprotos/mirage/v1/tensor.proto\"\x9e\x03\n\x08\x43ontract\x12*\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x1a.mirage.v1.Contract.Access\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08round_to\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\t\x12$\n\x08\x64\x65\x66\x65nces\x18\x05 \x03(\x0b\x32\x12.mirage.v1.Defence\x12\x13\n\x06\x62udget\x18\x06 \x01(\x04H\x02\x88\x01\x01\x12\x11\n\x04rate\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12+\n\x07\x65xpires\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\ndetections\x18\t \x03(\x0b\x32\x14.mirage.v1.Detection\"Y\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x41\x43\x43\x45SS_WEIGHTS\x10\x01\x12\x11\n\rACCESS_SCORES\x10\x02\x12\x10\n\x0c\x41\x43\x43\x45SS_LABEL\x10\x03\x42\x08\n\x06_top_kB\x0b\n\t_round_toB\t\n\x07_budgetB\x07\n\x05_rate\"\x82\x01\n\x07\x44\x65\x66\x65nce\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\nparameters\x18\x02 \x03(\x0b\x32\".mirage.v1.Defence.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x97\x01\n\tDetection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\x38\n\nparameters\x18\x03 \x03(\x0b\x32$.mirage.v1.Detection.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"`\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06levels\x18\x02 \x03(\t\x12\x0b\n\x03low\x18\x03 \x01(\x01\x12\x0c\n\x04high\x18\x04 \x01(\x01\x12\r\n\x05prior\x18\x05 \x03(\x01\x12\r\n\x05\x65\x64ges\x18\x06 \x03(\x01\"%\n\x06Output\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"6\n\x07\x41rchive\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\xd9\x04\n\tModelCard\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x13\n\x0binput_shape\x18\x04 \x03(\x03\x12%\n\x0binput_dtype\x18\x05 \x01(\x0e\x32\x10.mirage.v1.DType\x12\x0b\n\x03low\x18\x06 \x01(\x01\x12\x0c\n\x04high\x18\x07 \x01(\x01\x12\x0f\n\x07\x63lasses\x18\x08 \x01(\r\x12\x12\n\nparameters\x18\t \x01(\x04\x12\x15\n\rarchive_bytes\x18\n \x01(\x04\x12\x16\n\x0e\x61rchive_sha256\x18\x0b \x01(\x0c\x12\x15\n\rtorch_version\x18\x0c \x01(\t\x12\x15\n\rdeterministic\x18\r \x01(\x08\x12(\n\x0ereleased_dtype\x18\x0e \x01(\x0e\x32\x10.mirage.v1.DType\x12\x13\n\x0b\x64\x65scription\x18\x0f \x01(\t\x12$\n\x08\x66\x65\x61tures\x18\x10 \x03(\x0b\x32\x12.mirage.v1.Feature\x12$\n\x08response\x18\x11 \x01(\x0b\x32\x12.mirage.v1.Feature\x12$\n\tconfusion\x18\x12 \x01(\x0b\x32\x11.mirage.v1.Tensor\x12\x16\n\x0e\x63onfusion_rows\x18\x13 \x01(\t\x12\x16\n\terror_std\x18\x14 \x01(\x01H\x00\x88\x01\x01\x12$\n\x08\x61rchives\x18\x15 \x03(\x0b\x32\x12.mirage.v1.Archive\x12\"\n\x07outputs\x18\x16 \x03(\x0b\x32\x11.mirage.v1.Output\x12\r\n\x05joint\x18\x17 \x01(\x08\x42\x0c\n\n_error_std\" \n\x0f\x44\x65scribeRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xbe\x01\n\x10\x44\x65scribeResponse\x12\x14\n\x0crange_marker\x18\x01 \x01(\t\x12\"\n\x04\x63\x61rd\x18\x02 \x01(\x0b\x32\x14.mirage.v1.ModelCard\x12%\n\x08\x63ontract\x18\x03 \x01(\x0b\x32\x13.mirage.v1.Contract\x12\x18\n\x0b\x62udget_left\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05spent\x18\x05 \x01(\x04\x12\x10\n\x08max_rows\x18\x06 \x01(\rB\x0e\n\x0c_budget_left\"V\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\x0c\x12!\n\x06inputs\x18\x03 \x01(\x0b\x32\x11.mirage.v1.Tensor\"M\n\x04TopK\x12\"\n\x07indices\x18\x01 \x01(\x0b\x32\x11.mirage.v1.Tensor\x12!\n\x06values\x18\x02 \x01(\x0b\x32\x11.mirage.v1.Tensor\"j\n\x07Receipt\x12\x14\n\x0crows_charged\x18\x01 \x01(\x04\x12\r\n\x05spent\x18\x02 \x01(\x04\x12\x18\n\x0b\x62udget_left\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x42\x0e\n\x0c_budget_left\"\xd1\x01\n\x0fPredictResponse\x12#\n\x06scores\x18\x01 \x01(\x0b\x32\x11.mirage.v1.TensorH\x00\x12 \n\x05top_k\x18\x02 \x01(\x0b\x32\x0f.mirage.v1.TopKH\x00\x12#\n\x06labels\x18\x03 \x01(\x0b\x32\x11.mirage.v1.TensorH\x00\x12#\n\x06values\x18\x05 \x01(\x0b\x32\x11.mirage.v1.TensorH\x00\x12#\n\x07receipt\x18\x04 \x01(\x0b\x32\x12.mirage.v1.ReceiptB\x08\n\x06\x61nswer\"1\n\x0f\x44ownloadRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x61rchive\x18\x02 \x01(\t\"=\n\rDownloadChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"\x1d\n\x0cUsageRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x91\x01\n\rUsageResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05spent\x18\x03 \x01(\x04\x12\x18\n\x0b\x62udget_left\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\rcapacity_bits\x18\x05 \x01(\x01\x12\x11\n\tdownloads\x18\x06 \x01(\x04\x42\x0e\n\x0c_budget_left2\x8f\x02\n\x06Oracle\x12\x43\n\x08\x44\x65scribe\x12\x1a.mirage.v1.DescribeRequest\x1a\x1b.mirage.v1.DescribeResponse\x12@\n\x07Predict\x12\x19.mirage.v1.PredictRequest\x1a\x1a.mirage.v1.PredictResponse\x12\x42\n\x08\x44ownload\x12\x1a.mirage.v1.DownloadRequest\x1a\x18.mirage.v1.DownloadChunk0\x01\x12:\n\x05Usage\x12\x17.mirage.v1.UsageRequest\x1a\x18.mirage.v1.UsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,42 +35,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DEFENCE_PARAMETERSENTRY']._loaded_options = None
   _globals['_DEFENCE_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_DETECTION_PARAMETERSENTRY']._loaded_options = None
+  _globals['_DETECTION_PARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_CONTRACT']._serialized_start=109
-  _globals['_CONTRACT']._serialized_end=481
-  _globals['_CONTRACT_ACCESS']._serialized_start=349
-  _globals['_CONTRACT_ACCESS']._serialized_end=438
-  _globals['_DEFENCE']._serialized_start=484
-  _globals['_DEFENCE']._serialized_end=614
-  _globals['_DEFENCE_PARAMETERSENTRY']._serialized_start=565
-  _globals['_DEFENCE_PARAMETERSENTRY']._serialized_end=614
-  _globals['_FEATURE']._serialized_start=616
-  _globals['_FEATURE']._serialized_end=712
-  _globals['_OUTPUT']._serialized_start=714
-  _globals['_OUTPUT']._serialized_end=751
-  _globals['_ARCHIVE']._serialized_start=753
-  _globals['_ARCHIVE']._serialized_end=807
-  _globals['_MODELCARD']._serialized_start=810
-  _globals['_MODELCARD']._serialized_end=1411
-  _globals['_DESCRIBEREQUEST']._serialized_start=1413
-  _globals['_DESCRIBEREQUEST']._serialized_end=1445
-  _globals['_DESCRIBERESPONSE']._serialized_start=1448
-  _globals['_DESCRIBERESPONSE']._serialized_end=1638
-  _globals['_PREDICTREQUEST']._serialized_start=1640
-  _globals['_PREDICTREQUEST']._serialized_end=1726
-  _globals['_TOPK']._serialized_start=1728
-  _globals['_TOPK']._serialized_end=1805
-  _globals['_RECEIPT']._serialized_start=1807
-  _globals['_RECEIPT']._serialized_end=1913
-  _globals['_PREDICTRESPONSE']._serialized_start=1916
-  _globals['_PREDICTRESPONSE']._serialized_end=2125
-  _globals['_DOWNLOADREQUEST']._serialized_start=2127
-  _globals['_DOWNLOADREQUEST']._serialized_end=2176
-  _globals['_DOWNLOADCHUNK']._serialized_start=2178
-  _globals['_DOWNLOADCHUNK']._serialized_end=2239
-  _globals['_USAGEREQUEST']._serialized_start=2241
-  _globals['_USAGEREQUEST']._serialized_end=2270
-  _globals['_USAGERESPONSE']._serialized_start=2273
-  _globals['_USAGERESPONSE']._serialized_end=2418
-  _globals['_ORACLE']._serialized_start=2421
-  _globals['_ORACLE']._serialized_end=2692
+  _globals['_CONTRACT']._serialized_end=523
+  _globals['_CONTRACT_ACCESS']._serialized_start=391
+  _globals['_CONTRACT_ACCESS']._serialized_end=480
+  _globals['_DEFENCE']._serialized_start=526
+  _globals['_DEFENCE']._serialized_end=656
+  _globals['_DEFENCE_PARAMETERSENTRY']._serialized_start=607
+  _globals['_DEFENCE_PARAMETERSENTRY']._serialized_end=656
+  _globals['_DETECTION']._serialized_start=659
+  _globals['_DETECTION']._serialized_end=810
+  _globals['_DETECTION_PARAMETERSENTRY']._serialized_start=607
+  _globals['_DETECTION_PARAMETERSENTRY']._serialized_end=656
+  _globals['_FEATURE']._serialized_start=812
+  _globals['_FEATURE']._serialized_end=908
+  _globals['_OUTPUT']._serialized_start=910
+  _globals['_OUTPUT']._serialized_end=947
+  _globals['_ARCHIVE']._serialized_start=949
+  _globals['_ARCHIVE']._serialized_end=1003
+  _globals['_MODELCARD']._serialized_start=1006
+  _globals['_MODELCARD']._serialized_end=1607
+  _globals['_DESCRIBEREQUEST']._serialized_start=1609
+  _globals['_DESCRIBEREQUEST']._serialized_end=1641
+  _globals['_DESCRIBERESPONSE']._serialized_start=1644
+  _globals['_DESCRIBERESPONSE']._serialized_end=1834
+  _globals['_PREDICTREQUEST']._serialized_start=1836
+  _globals['_PREDICTREQUEST']._serialized_end=1922
+  _globals['_TOPK']._serialized_start=1924
+  _globals['_TOPK']._serialized_end=2001
+  _globals['_RECEIPT']._serialized_start=2003
+  _globals['_RECEIPT']._serialized_end=2109
+  _globals['_PREDICTRESPONSE']._serialized_start=2112
+  _globals['_PREDICTRESPONSE']._serialized_end=2321
+  _globals['_DOWNLOADREQUEST']._serialized_start=2323
+  _globals['_DOWNLOADREQUEST']._serialized_end=2372
+  _globals['_DOWNLOADCHUNK']._serialized_start=2374
+  _globals['_DOWNLOADCHUNK']._serialized_end=2435
+  _globals['_USAGEREQUEST']._serialized_start=2437
+  _globals['_USAGEREQUEST']._serialized_end=2466
+  _globals['_USAGERESPONSE']._serialized_start=2469
+  _globals['_USAGERESPONSE']._serialized_end=2614
+  _globals['_ORACLE']._serialized_start=2617
+  _globals['_ORACLE']._serialized_end=2888
 # @@protoc_insertion_point(module_scope)

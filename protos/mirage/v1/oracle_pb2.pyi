@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Contract(_message.Message):
-    __slots__ = ("access", "top_k", "round_to", "features", "defences", "budget", "rate", "expires")
+    __slots__ = ("access", "top_k", "round_to", "features", "defences", "budget", "rate", "expires", "detections")
     class Access(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ACCESS_UNSPECIFIED: _ClassVar[Contract.Access]
@@ -31,6 +31,7 @@ class Contract(_message.Message):
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     RATE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     access: Contract.Access
     top_k: int
     round_to: float
@@ -39,7 +40,8 @@ class Contract(_message.Message):
     budget: int
     rate: float
     expires: _timestamp_pb2.Timestamp
-    def __init__(self, access: _Optional[_Union[Contract.Access, str]] = ..., top_k: _Optional[int] = ..., round_to: _Optional[float] = ..., features: _Optional[_Iterable[str]] = ..., defences: _Optional[_Iterable[_Union[Defence, _Mapping]]] = ..., budget: _Optional[int] = ..., rate: _Optional[float] = ..., expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    detections: _containers.RepeatedCompositeFieldContainer[Detection]
+    def __init__(self, access: _Optional[_Union[Contract.Access, str]] = ..., top_k: _Optional[int] = ..., round_to: _Optional[float] = ..., features: _Optional[_Iterable[str]] = ..., defences: _Optional[_Iterable[_Union[Defence, _Mapping]]] = ..., budget: _Optional[int] = ..., rate: _Optional[float] = ..., expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ...) -> None: ...
 
 class Defence(_message.Message):
     __slots__ = ("name", "parameters")
@@ -55,6 +57,23 @@ class Defence(_message.Message):
     name: str
     parameters: _containers.ScalarMap[str, float]
     def __init__(self, name: _Optional[str] = ..., parameters: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class Detection(_message.Message):
+    __slots__ = ("name", "verdict", "parameters")
+    class ParametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    verdict: str
+    parameters: _containers.ScalarMap[str, float]
+    def __init__(self, name: _Optional[str] = ..., verdict: _Optional[str] = ..., parameters: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class Feature(_message.Message):
     __slots__ = ("name", "levels", "low", "high", "prior", "edges")
