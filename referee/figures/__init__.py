@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from referee.cell import Cell
-from referee.figures import brep, demo, fredrikson, vmi, yang, yoshimura
+from referee.figures import brep, defences, demo, fredrikson, vmi, yang, yoshimura
 from referee.report import Figure
 from referee.training import Training
 
@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["FIGURES", "figures_of", "trainings_of"]
 
-FIGURES = {"demo": demo, "fredrikson": fredrikson, "yang": yang, "brep": brep, "yoshimura": yoshimura, "vmi": vmi}
+FIGURES = {
+    "demo": demo,
+    "fredrikson": fredrikson,
+    "yang": yang,
+    "brep": brep,
+    "yoshimura": yoshimura,
+    "vmi": vmi,
+    "defences": defences,
+}
 
 
 def figures_of(results: Results, cells: list[Cell]) -> list[Figure]:
