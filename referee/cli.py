@@ -89,6 +89,7 @@ def report(campaign: Path, out: Path, device: str, private_images: bool, markdow
         columns += ["rows_ledger", "bits", "status"]
         if cells:
             click.echo(tables.markdown(tables.build(cells, view), columns))
+        click.echo(tables.sections_markdown(view))
         click.echo(tables.figures_markdown(view))
     else:
         show(cells, view, out)

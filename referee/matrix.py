@@ -62,6 +62,11 @@ class Entry:
     values: tuple[tuple[str, Any], ...] = ()
     own: float | None = None
 
+    @property
+    def place(self) -> dict[str, str]:
+        """What a table of results says of it."""
+        return {name: getattr(self, name) for name in ("task", "defence", "strength", "attack")}
+
 
 @dataclass
 class Grown:

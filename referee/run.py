@@ -149,6 +149,7 @@ def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
     ]
     attributes, figures = results.attributes(), figures_of(results, finished)
     show: Callable[..., list[Section]] = getattr(module, "sections", lambda *_: [])
+    tell: Callable[..., dict[str, str]] = getattr(module, "said", lambda _: {})
     return Campaign(
         title=results.plan.title,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -158,7 +159,9 @@ def _campaign(results: Results, finished: list[Cell], command: str) -> Campaign:
         figures=figures,
         notes=[*_left_out(results), *not_run(results.plan.attributes, results.out)],
         sections=[*show(results, finished, figures), *attribute_sections(attributes, PAPER)],
+        said=tell(figures),
         apart=frozenset(planned.name for planned in results.plan.cells if apart(planned)),
+        matrix={(planned.name, planned.seed): planned.matrix.place for planned in results.plan.cells if planned.matrix},
         credits=list(dict.fromkeys(result.credit for result in attributes)),
         versions=versions(),
     )

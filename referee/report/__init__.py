@@ -31,7 +31,7 @@ def write_report(
     cells: Sequence[Cell], campaign: Campaign, folder: Path, *, private_images: bool = True, faces: int = 8
 ) -> Path:
     """Write results.parquet, timings.json, summary.json and report.html into `folder`; return the page's path."""
-    parquet.write(cells, folder / "results.parquet")
+    parquet.write(cells, folder / "results.parquet", campaign.matrix)
     parquet.write_timings(cells, folder / "timings.json")
     summary.write(campaign.figures, folder / "summary.json", campaign.said)
     html.write(cells, campaign, folder / "report.html", private_images=private_images, faces=faces)

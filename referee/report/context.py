@@ -83,6 +83,8 @@ class Campaign:
     floor_methods: frozenset[str] = frozenset({"random_draws"})
     # Names of cells that stand in `sections` alone, not in the table of their split.
     apart: frozenset[str] = frozenset()
+    # By name and seed of a cell, its task, defence, strength and attack in a matrix.
+    matrix: Mapping[tuple[str, int], Mapping[str, str]] = field(default_factory=dict)
 
     def split(self, name: str) -> SplitView:
         """The split of that name. Raises `KeyError` with the names that there are."""

@@ -1,7 +1,8 @@
 """`results.parquet`: a row for each cell, target and mark. The same cells give the same bytes.
 
 A cell without a result (refused, failed) has one row, whose measurements are null; so are mse, psnr and ssim where no
-particular image was to be recovered. Times differ from run to run, so they are kept out and written to `timings.json`.
+particular image was to be recovered, and task, defence, strength and attack of a cell that stands in no matrix. Times
+differ from run to run, so they are kept out and written to `timings.json`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,16 @@ SCHEMA = pa.schema(
         pa.field("rows_attacker", pa.int64()),
         pa.field("counts_equal", pa.bool_()),
         pa.field("capacity_bits", pa.float64()),
+        *(pa.field(name, pa.string()) for name in ("task", "defence", "strength", "attack")),
     ]
 )
 
 
-def write(cells: Sequence[Cell], path: Path) -> None:
-    """Write all cells to a Parquet file (zstd), whole or not at all, in the order given."""
-    rows = [row for cell in cells for row in _rows(cell)]
+def write(cells: Sequence[Cell], path: Path, matrix: Mapping[tuple[str, int], Mapping[str, str]] | None = None) -> None:
+    """Write all cells to a Parquet file (zstd), whole or not at all, in the order given. `matrix` says by name and seed
+    of a cell its task, defence, strength and attack, where it has them.
+    """
+    rows = [row | dict((matrix or {}).get((cell.name, cell.seed), {})) for cell in cells for row in _rows(cell)]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())

@@ -18,7 +18,7 @@ from referee.metrics import Interval, clustered_interval
 from referee.report import labels
 from referee.report.context import Campaign, Reference
 
-__all__ = ["Row", "build", "compared", "figure_rows", "figures_markdown", "markdown", "texts"]
+__all__ = ["Row", "build", "compared", "figure_rows", "figures_markdown", "markdown", "sections_markdown", "texts"]
 
 Kind = Literal["attack", "floor", "ceiling"]
 HEADS = {
@@ -231,6 +231,19 @@ def figures_markdown(campaign: Campaign) -> str:
         cells = row | {"name": f"`{row['name']}`", "value": f"{row['value']} {row['unit']}".strip()}
         lines.append([cells[key] for key in heads])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def sections_markdown(campaign: Campaign) -> str:
+    """The paragraphs and tables of the report's sections, as Markdown."""
+    parts = []
+    for section in campaign.sections:
+        parts += [f"## {section.title}", *section.paragraphs]
+        for table in (table for table in section.tables if table.rows):
+            rules = ["---" if place < table.left else "---:" for place in range(len(table.heads))]
+            rows = [[text.strip().replace("|", "\\|") for text in row] for row in table.rows]
+            drawn = "\n".join(f"| {' | '.join(line)} |" for line in [table.heads, rules, *rows])
+            parts += [part for part in (f"**{table.title}**" if table.title else "", drawn, table.note) if part]
+    return "\n\n".join(parts) + "\n" if parts else ""
 
 
 def figure_rows(campaign: Campaign) -> list[dict[str, str]]:

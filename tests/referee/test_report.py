@@ -16,6 +16,8 @@ from rich.console import Console
 
 from referee.metrics import Interval
 from referee.report import (
+    Section,
+    Table,
     charts,
     html,
     labels,
@@ -127,6 +129,15 @@ def test_numbers_in_words():
     assert [labels.short(value) for value in (None, 12, 999_600, 2_477_000)] == ["–", "12", "1M", "2.48M"]
     assert labels.ratio(-0.25) == "−0.25"
     assert labels.number(2.3e-7) == "2.3e−07"
+
+
+def test_sections_as_markdown(campaign):
+    table = Table(["defence", "top-1"], [["a|b", "0.5"]], title="Leakage", note="A note.")
+    shown = dataclasses.replace(campaign, sections=[Section("Faces", ["Words."], [table, Table(["none"], [])])])
+    assert tables.sections_markdown(shown) == (
+        "## Faces\n\nWords.\n\n**Leakage**\n\n| defence | top-1 |\n| --- | ---: |\n| a\\|b | 0.5 |\n\nA note.\n"
+    )
+    assert tables.sections_markdown(campaign) == ""
 
 
 def test_markdown_for_the_readme(cells, campaign):

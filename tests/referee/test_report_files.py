@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -45,6 +46,15 @@ def test_a_row_for_each_cell_target_and_mark(cells, tmp_path):
     assert refused["sentence"].startswith("numeric needs scores")
     assert all(refused[key] is None for key in parquet.SCHEMA.names[10:])
     assert not {"seconds"} & set(parquet.SCHEMA.names)
+
+
+def test_a_row_says_where_its_cell_stands_in_a_matrix(cells, campaign, tmp_path):
+    place = {"task": "faces", "defence": "mid", "strength": "beta=0.01", "attack": "numeric"}
+    matrix = {("numeric/a", 0): place, ("numeric/b", 1): place}  # there is no numeric/b with this seed
+    write_report(cells, dataclasses.replace(campaign, matrix=matrix), tmp_path)
+    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert {row["cell"] for row in rows if row["defence"] == "mid"} == {"numeric/a"}
+    assert {(row["task"], row["strength"]) for row in rows} == {("faces", "beta=0.01"), (None, None)}
 
 
 def test_timings_are_beside_the_results(cells, make_cell, tmp_path):
