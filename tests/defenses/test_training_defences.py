@@ -144,31 +144,31 @@ def test_the_loss_of_a_bottleneck() -> None:
 def kernel_by_loops(view: np.ndarray) -> np.ndarray:
     m, d = view.shape
     sigma = 5 * math.sqrt(d)
-    K = np.empty((m, m))
+    k_x = np.empty((m, m))
     for i in range(m):
         for j in range(m):
-            K[i, j] = math.exp(-float(((view[i] - view[j]) ** 2).sum()) / (2 * sigma**2))
-    return K
+            k_x[i, j] = math.exp(-float(((view[i] - view[j]) ** 2).sum()) / (2 * sigma**2))
+    return k_x
 
 
-def hsic_by_matrices(K: np.ndarray, L: np.ndarray) -> float:
-    m = len(K)
-    H = np.eye(m) - 1 / m
-    return float(np.trace(K @ H @ L @ H)) / (m - 1) ** 2
+def hsic_by_matrices(k_x: np.ndarray, k_z: np.ndarray) -> float:
+    m = len(k_x)
+    centre = np.eye(m) - 1 / m
+    return float(np.trace(k_x @ centre @ k_z @ centre)) / (m - 1) ** 2
 
 
 def test_hsic_against_an_implementation_in_matrices() -> None:
     x, z = torch.randn(12, 5, dtype=torch.double), torch.randn(12, 2, 2, dtype=torch.double)
-    K, L = kernel_by_loops(x.numpy()), kernel_by_loops(z.flatten(1).numpy())
-    assert np.allclose(gaussian_kernel(x) + 1, K)
-    expected = hsic_by_matrices(K, L)
+    k_x, k_z = kernel_by_loops(x.numpy()), kernel_by_loops(z.flatten(1).numpy())
+    assert np.allclose(gaussian_kernel(x) + 1, k_x)
+    expected = hsic_by_matrices(k_x, k_z)
     assert float(hsic(gaussian_kernel(x), gaussian_kernel(z))) == pytest.approx(expected, rel=1e-9)
-    share = expected / math.sqrt(hsic_by_matrices(K, K) * hsic_by_matrices(L, L))
+    share = expected / math.sqrt(hsic_by_matrices(k_x, k_x) * hsic_by_matrices(k_z, k_z))
     assert float(dependence(gaussian_kernel(x), gaussian_kernel(z))) == pytest.approx(share, rel=1e-9)
 
 
 def test_hsic_of_two_rows_in_closed_form() -> None:
-    """Two rows at distance D: K has 1 and k = exp(-D^2 / (50 d)) in it, and HSIC of it with itself is (1 - k)^2."""
+    """Two rows at distance D: the kernel has 1 and k = exp(-D^2 / (50 d)), and with itself HSIC is (1 - k)^2."""
     view = torch.tensor([[0.0, 0.0], [3.0, 4.0]], dtype=torch.double)
     k = math.exp(-25 / (2 * 25 * 2))
     assert float(hsic(gaussian_kernel(view), gaussian_kernel(view))) == pytest.approx((1 - k) ** 2)
@@ -189,8 +189,8 @@ def test_the_loss_of_bilateral_dependency_sums_over_hidden_layers() -> None:
     value, logits = Bido(0.7, 0.2).loss(module, inputs, labels, 0.0)
     first = module.features[0](inputs)
     layers = [first, module.features[1](first), module.head[0](module.features(inputs))]
-    X, Y = gaussian_kernel(inputs), gaussian_kernel(functional.one_hot(labels).float())
-    terms = [0.7 * dependence(X, Z) - 0.2 * dependence(Y, Z) for Z in map(gaussian_kernel, layers)]
+    k_x, k_y = gaussian_kernel(inputs), gaussian_kernel(functional.one_hot(labels).float())
+    terms = [0.7 * dependence(k_x, k_z) - 0.2 * dependence(k_y, k_z) for k_z in map(gaussian_kernel, layers)]
     assert torch.allclose(value, functional.cross_entropy(logits, labels) + sum(terms), atol=1e-5)
     assert not any(layer._forward_hooks for layer in module.modules())
     value.backward()
@@ -283,7 +283,7 @@ def test_rows_are_sampled_each_on_its_own() -> None:
 
 
 def test_delta_must_bound_something() -> None:
-    with pytest.raises(ValueError, match="delta=0.05 must be below 1/N = 0.025, N = 40 training rows"):
+    with pytest.raises(ValueError, match=r"delta=0\.05 must be below 1/N = 0\.025, N = 40 training rows"):
         DpSgd(1.0, delta=0.05).noted(40, 10, 2)
     noted = DpSgd(1.0, delta=0.02).noted(40, 10, 2)
     assert noted == {"epsilon": epsilon(1.0, 40, 10, 8, 0.02), "delta": 0.02, "rows": 40, "batch_size": 10, "steps": 8}
