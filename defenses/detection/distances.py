@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 __all__ = ["DistanceStream", "Distances", "shapiro_wilk"]
 
 _FEWEST = 12  # values from which W's weights are good
+_ROUNDING = 1e-6  # relative: rows are float32
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Distances:
             raise ValueError(f"near={self.near} must not be negative")
         for name, low in (("memory", 1), ("recent", 12), ("least", 12), ("every", 1)):
             value = getattr(self, name)
-            if value != int(value) or not low <= value <= 5000:
+            if not low <= value <= 5000 or value != int(value):
                 raise ValueError(f"{name}={value} must be a whole number from {low} to 5000")
             object.__setattr__(self, name, int(value))  # contracts carry floats
         if self.least > self.recent:
@@ -89,7 +90,7 @@ class DistanceStream:
 
         One row after another, since each may enter the set; a row's result is the same in any batch, bit for bit.
         """
-        x = np.asarray(rows, np.float32).reshape(len(rows), -1)
+        x = np.asarray(rows, np.float32).reshape(-1, self._set.shape[1])
         flagged = np.zeros(len(x), bool)
         for i, row in enumerate(x):
             if not self._added:
@@ -144,7 +145,7 @@ class _Recent:
 def _without_outliers(D: NDArray[np.float64]) -> NDArray[np.float64]:
     """D (n,) sorted, less what lies beyond three standard deviations of the rest."""
     D = np.sort(D)
-    while len(D) and not (inside := np.abs(D - D.mean()) <= 3 * D.std() + 1e-9 * abs(D.mean())).all():
+    while len(D) and not (inside := np.abs(D - D.mean()) <= 3 * D.std() + _ROUNDING * D.mean()).all():
         D = D[inside]
     return D
 
@@ -153,7 +154,7 @@ def shapiro_wilk(x: NDArray[np.float64]) -> float:
     """W of x (n,) sorted, 12 <= n: near 1 for a normal sample, lower for others; 0 when all values are the same."""
     centred = x - x.mean()
     total = float(centred @ centred)
-    same = total <= len(x) * (1e-9 * float(np.abs(x).max(initial=0.0))) ** 2  # but for rounding
+    same = total <= len(x) * (_ROUNDING * float(np.abs(x).max())) ** 2  # but for rounding
     return 0.0 if same else float((_weights(len(x)) @ centred) ** 2 / total)
 
 

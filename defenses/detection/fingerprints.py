@@ -51,7 +51,7 @@ class Fingerprints:
             raise ValueError(f"step={self.step} must be positive")
         for name in ("window", "hashes", "threshold", "past", "alike"):
             value = getattr(self, name)
-            if value != int(value) or not 1 <= value <= 100_000:
+            if not 1 <= value <= 100_000 or value != int(value):
                 raise ValueError(f"{name}={value} must be a whole number from 1 to 100000")
             object.__setattr__(self, name, int(value))  # contracts carry floats
         if self.threshold > self.hashes:
@@ -71,7 +71,7 @@ class FingerprintStream:
         seed = int.from_bytes(hashlib.sha256(b"fingerprints" + secret).digest(), "little")
         rng = np.random.Generator(np.random.PCG64(seed))
         words = rng.integers(0, 2**64, 256 + 3, dtype=np.uint64)
-        self._method = method
+        self._method, self._size = method, size
         self._window = min(method.window, size)
         self._levels, (r, self._mix, self._mix_2) = words[:256], words[256:] | np.uint64(1)
         inverse = np.uint64(pow(int(r), -1, 2**64))  # an odd number has one
@@ -82,6 +82,7 @@ class FingerprintStream:
         width = min(method.hashes, size - self._window + 1)
         self._past = np.zeros((method.past, width), np.uint16)
         self._used = np.zeros((method.past, width), bool)
+        self._counts = np.zeros(method.past, np.intp)  # distinct hashes of each row
         self._least = min(method.threshold, width)
         self._seen = 0
 
@@ -89,15 +90,16 @@ class FingerprintStream:
         """rows (N, *shape) in the order in which they were asked -> flagged (N,)."""
         flagged = np.zeros(len(rows), bool)
         for first in range(0, len(rows), 64):  # 64 rows of 4,096 values at once: a few MB
-            marks, used = self._fingerprints(np.asarray(rows[first : first + 64]).reshape(len(rows[first:][:64]), -1))
+            marks, used = self._fingerprints(np.asarray(rows[first : first + 64]).reshape(-1, self._size))
             for i, (mark, real) in enumerate(zip(marks, used, strict=True)):
                 table = np.zeros(_BUCKETS, bool)
                 table[mark[real]] = True
                 shared = (table[self._past] & self._used).sum(1)
-                needed = min(self._least, max(1, int(real.sum())))
+                count = max(1, np.count_nonzero(real))  # a blank row has one hash, and is like blank rows only
+                needed = np.minimum(self._least, np.maximum(count, self._counts))
                 flagged[first + i] = np.count_nonzero(shared >= needed) >= self._method.alike
                 place = self._seen % self._method.past
-                self._past[place], self._used[place] = mark, real
+                self._past[place], self._used[place], self._counts[place] = mark, real, count
                 self._seen += 1
         return flagged
 
@@ -117,4 +119,4 @@ class FingerprintStream:
         h[:, 1:][h[:, 1:] == h[:, :-1]] = 0  # flat regions repeat one hash
         S = self._past.shape[1]
         top = np.partition(h, h.shape[1] - S, axis=1)[:, -S:]
-        return (top >> np.uint64(48)).astype(np.uint16), top > 0
+        return (top >> np.uint64(16)).astype(np.uint16), top > 0  # the highest bits of the largest are all ones
