@@ -97,7 +97,7 @@ class _Measured:
         share = share_of(best.hits())
         entry = self.stand.entry
         extra: dict[str, Any] = {name: getattr(entry, name) for name in ("task", "defence", "strength", "kind")}
-        extra |= {"attack": best.attack, **self._fallen("all")}
+        extra |= {"attack": best.attack, "missing": list(self.stand.missing), **self._fallen("all")}
         for access in ("interface", "weights"):
             if (one := self.stand.best(access)) is not None:
                 found = share_of(one.hits())
@@ -107,10 +107,12 @@ class _Measured:
         return Figure(name, share.value, low=share.low, high=share.high, extra=extra)
 
     def _fallen(self, access: str) -> dict[str, Any]:
-        """What the best of the same attacks recognises on the undefended model, and the change from that."""
-        best, plain = self.stand.best(access), None
-        if self.undefended is not None:
-            plain = self.undefended.best(access, self.stand.names(access))
+        """What the best of the same attacks recognises on the undefended model, and the change from that, once all of
+        them are finished there.
+        """
+        best, plain, names = self.stand.best(access), None, self.stand.names(access)
+        if self.undefended is not None and names <= self.undefended.names(access):
+            plain = self.undefended.best(access, names)
         if best is None or plain is None or self.stand.undefended:
             return {}
         told: dict[str, Any] = {"undefended": plain.share, "undefended_attack": plain.attack}

@@ -101,11 +101,13 @@ class Faced:
 @dataclass(frozen=True, eq=False)
 class Stand:
     """A defence with one strength on one task; the undefended model where `defence` is none. `entry` is that of any of
-    its cells; `attacks` are all that count against it.
+    its cells; `attacks` are all that count against it. `missing` are those that are planned with a seed with which
+    another one is finished, and are not: until then the best attack is not known.
     """
 
     entry: Entry
     attacks: tuple[Faced, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:
@@ -137,6 +139,10 @@ def stands_of(results: Results, cells: Sequence[Cell]) -> dict[str, list[Stand]]
     """By task, every defence and strength that has a finished cell, in the campaign's order, the undefended first."""
     found: dict[tuple[str, str, str], dict[str, list[tuple[PlannedCell, Cell]]]] = {}
     entries: dict[tuple[str, str, str], Entry] = {}
+    wanted: dict[tuple[str, str, str], list[tuple[Entry, int]]] = {}
+    for planned in results.plan.cells:
+        if (entry := planned.matrix) is not None:
+            wanted.setdefault((entry.task, entry.defence, entry.strength), []).append((entry, planned.seed))
     plans = {(planned.name, planned.seed): planned for planned in results.plan.cells}
     for cell in cells:
         planned = plans[cell.name, cell.seed]
@@ -147,12 +153,17 @@ def stands_of(results: Results, cells: Sequence[Cell]) -> dict[str, list[Stand]]
     tasks: dict[str, list[Stand]] = {}
     for place in sorted(found, key=lambda place: place[1] != NONE):
         attacks = [Faced(_entry(pairs), tuple(pairs)) for pairs in found[place].values()]
-        limited = {"budget", "rate"} & set(dict(entries[place].values))
-        if entries[place].kind == "contract" and not limited and place[0] in tasks:
-            known = {faced.attack for faced in attacks}
-            plain = [faced for stand in tasks[place[0]] if stand.undefended for faced in stand.attacks]
+        plans_here = wanted[place]
+        if entries[place].kind == "contract" and not {"budget", "rate"} & set(dict(entries[place].values)):
+            known = {entry.attack for entry, _ in plans_here}
+            plain = [faced for stand in tasks.get(place[0], []) if stand.undefended for faced in stand.attacks]
             attacks += [faced for faced in plain if faced.entry.access == "label" and faced.attack not in known]
-        tasks.setdefault(place[0], []).append(Stand(entries[place], tuple(attacks)))
+            asked = [one for one in wanted.get((place[0], NONE, ""), []) if one[0].access == "label"]
+            plans_here = plans_here + [one for one in asked if one[0].attack not in known]
+        seeds = {planned.seed for faced in attacks for planned, _ in faced.pairs}
+        done = {(faced.attack, planned.seed) for faced in attacks for planned, _ in faced.pairs}
+        missing = [one.attack for one, seed in plans_here if seed in seeds and (one.attack, seed) not in done]
+        tasks.setdefault(place[0], []).append(Stand(entries[place], tuple(attacks), tuple(dict.fromkeys(missing))))
     return tasks
 
 

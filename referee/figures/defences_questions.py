@@ -67,7 +67,9 @@ def smoothing(tasks: Mapping[str, Sequence[Stand]]) -> list[Figure]:
             if not alpha or best is None:
                 continue
             undefended = next((one for one in stands if one.undefended), None)
-            plain = None if undefended is None else undefended.best("weights", stand.names("weights"))
+            names = stand.names("weights")
+            both = undefended is not None and names <= undefended.names("weights")
+            plain = undefended.best("weights", names) if undefended is not None and both else None
             if plain is None or (change := change_of(pair := (task, best.hits(), plain.hits()))) is None:
                 continue
             pairs, each = signs["negative" if alpha < 0 else "positive"]

@@ -66,7 +66,7 @@ def _traded(points: Sequence[Point], attacker: str, words: str, figures: Sequenc
             change = interval_text(Figure("", bounds[0], low=bounds[1], high=bounds[2]))
         rows.append(
             [
-                point.name + (f" {_STAR}" if point in best else ""),
+                point.name + (f" {_STAR}" if point in best else "") + (" (unfinished)" if point.unfinished else ""),
                 interval_text(point.accuracy),
                 labels.DASH if point.loss is None else labels.ratio(100 * point.loss, 1),
                 leak["attack"],
@@ -81,6 +81,8 @@ def _traded(points: Sequence[Point], attacker: str, words: str, figures: Sequenc
     heads = ["defence", "accuracy [95%]", "loss, points", "best attack", "recognised [95%]", "other network"]
     heads += ["change [95%]", "rows to half", "bits, at most", "epsilon"]
     note = f"{_STAR} on the front: no other defence is as accurate and leaks no more, and is better in one of both."
+    if any(point.unfinished for point in points):
+        note += " Unfinished: an attack has still to be run, which may be better than the best one here."
     return Table(heads, rows, title=f"Accuracy and leakage to {words}", note=note)
 
 

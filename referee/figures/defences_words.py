@@ -47,6 +47,11 @@ class Point:
         """Of accuracy, beside the undefended model."""
         return 0.0 if self.undefended else self.accuracy.extra.get("loss")
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether an attack is missing, so that a better one than the best may yet come."""
+        return bool(self.recognition.extra["missing"])
+
     def leak(self, attacker: str) -> dict[str, Any] | None:
         """What the best attack of this attacker recognises: attack, share, low, high, and where it is known that of the
         undefended model by the best of the same attacks, and the change.
@@ -111,7 +116,7 @@ def _least(points: Sequence[Point], attacker: str, most: int) -> Point | None:
     for point in points:
         leak = point.leak(attacker)
         cheap = point.loss is not None and point.loss <= most / 100 + 1e-9
-        if leak is not None and cheap and leak.get("change_high", 0.0) < 0:
+        if leak is not None and cheap and not point.unfinished and leak.get("change_high", 0.0) < 0:
             fit.append((leak["share"], point.loss or 0.0, point))
     return min(fit, key=lambda one: one[:2])[2] if fit else None
 

@@ -32,10 +32,16 @@ def point(
         leak |= {"undefended": 0.8, "undefended_attack": "margin"}
         leak |= dict(zip(("change", "change_low", "change_high"), change, strict=True))
     none = defence == "none"
-    where = {"task": "faces", "defence": defence, "strength": "" if none else "s=1", "kind": "none" if none else kind}
+    where: dict[str, Any] = {
+        "task": "faces",
+        "defence": defence,
+        "strength": "" if none else "s=1",
+        "kind": "none" if none else kind,
+    }
     attacks = {"brep": {"share": share, "refused": False, "other_network": 0.2, "rows_to_half": None}}
     attacks["brep"] |= {"marks_are": "rows", "capacity_bits": 1e6}
     start = "defences/undefended/faces" if none else f"defences/{defence}/s=1/faces"
+    where |= {"missing": []}
     return [
         Figure(f"{start}/accuracy", accuracy, low=accuracy, high=accuracy, extra=PLAIN | {"loss": 0.9 - accuracy}),
         Figure(f"{start}/recognition", share, extra=where | {"interface": leak, "attacks": attacks}),
@@ -85,6 +91,12 @@ def test_what_to_take_at_which_loss() -> None:
     assert "costly" not in words
     assert "unclear" not in words
     assert advice("faces", several, "weights") == ""
+
+
+def test_what_is_unfinished_is_not_advised() -> None:
+    several = points(point("none", 0.9, 0.8), point("good", 0.895, 0.5, CLEAR), point("half", 0.895, 0.1, CLEAR))
+    several[2].recognition.extra["missing"].append("margin")  # type: ignore[attr-defined]
+    assert "take good s=1" in advice("faces", several, "interface")
 
 
 def test_of_two_that_leak_alike_the_cheaper_is_taken() -> None:
