@@ -23,9 +23,9 @@ def scores(caller: Caller, rows: np.ndarray) -> np.ndarray:
     return decode(caller.predict(rows).scores)
 
 
-def noise(server: Server, rows: np.ndarray) -> np.ndarray:
+def noise(server: Server, rows: np.ndarray, model: str = "linear") -> np.ndarray:
     """What keyed noise does to the scores, seen by a key for each."""
-    return scores(server.new_key(defences=KEYED), rows) - scores(server.new_key(), rows)
+    return scores(server.new_key(model=model, defences=KEYED), rows) - scores(server.new_key(model=model), rows)
 
 
 def test_asking_again_tells_nothing_new_under_any_id_and_key(server: Server) -> None:
@@ -50,6 +50,13 @@ def test_another_pixel_is_another_draw(server: Server) -> None:
     assert (abs(noise(server, near) - noise(server, rows)).max(axis=1) > 1e-3).all()
     zero, below = np.zeros_like(rows[:1]), -np.zeros_like(rows[:1])
     assert np.array_equal(noise(server, zero), noise(server, below)), "0 and -0 are one input"
+
+
+def test_another_model_is_another_draw(server: Server) -> None:
+    """Also one with the same weights: whoever knows one model would know the noise on the other."""
+    rows = inputs(20)
+    np.testing.assert_allclose(scores(server.new_key(model="fails"), rows), scores(server.new_key(), rows), atol=1e-6)
+    assert (abs(noise(server, rows, "fails") - noise(server, rows)).max(axis=1) > 1e-3).all()
 
 
 def test_another_server_has_another_secret_and_a_restart_has_not(server: Server, start: Start) -> None:
