@@ -108,6 +108,12 @@ def train(
     type=click.IntRange(1),
     help="The sensitive feature splits once on a path, after PRIORITY - 1 others: a countermeasure.",
 )
+@click.option(
+    "--prune",
+    type=click.FloatRange(0),
+    metavar="ALPHA",
+    help="Cut the grown tree back: a split must save ALPHA of all rows for each leaf that it adds. A countermeasure.",
+)
 def train_table(
     model: str,
     table: str | None,
@@ -119,6 +125,7 @@ def train_table(
     min_leaf: int,
     max_depth: int | None,
     priority: int | None,
+    prune: float | None,
 ) -> None:
     """Grow a classification tree, or fit a linear regression, on a whole table of people, and host it."""
     with one_sentence():
@@ -131,16 +138,20 @@ def train_table(
         rows, words = np.arange(len(data.X)), f"{model} of {data.name}; {data.credit}"
         name = name or f"{model}-{data.name}".replace("_", "-")
         if model == "linear_regression":
+            if prune is not None:
+                raise click.UsageError("--prune is for a tree: leave it out")
             card = host_regression(
                 table_models.fit_linear(data, rows), Repository(root), name, version, description=words
             )
         else:
-            limits: dict[str, Any] = {"min_leaf": min_leaf, "max_depth": max_depth}
+            limits: dict[str, Any] = {"min_leaf": min_leaf, "max_depth": max_depth, "prune": prune or 0.0}
             tree = (
                 table_models.grow(data, rows, **limits)
                 if priority is None
                 else table_models.grow_priority(data, rows, priority, **limits)
             )
+            if prune:
+                words = f"{model} of {data.name}, pruned with alpha {prune:g}; {data.credit}"
             card = host_tree(tree, Repository(root), name, version, description=words)
     click.echo(f"{card.id}: {card.description}")
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defenses.training.priority_cart import PriorityCart
+from defenses.training import Grown, PriorityCart, Pruning
 from oracle_server.models.regression import LinearRegression
 from oracle_server.victims.table import Table
 from protos.schema import Feature
@@ -26,12 +26,14 @@ def grow(
     *,
     min_leaf: int = 1,
     max_depth: int | None = None,
+    prune: float = 0.0,
     seed: int = 0,
 ) -> Tree:
     """An ordinary classification tree (scikit-learn's CART, Gini) of the response on these rows of a table.
 
-    Unpruned by default; at least `min_leaf` training rows a leaf, at most `max_depth` splits on a path. A nominal
-    feature with more than two levels is split on one level against the rest. `seed` breaks ties between equal splits.
+    Pruned by `Pruning` with alpha `prune`; at least `min_leaf` training rows a leaf, at most `max_depth` splits on a
+    path. A nominal feature with more than two levels is split on one level against the rest. `seed` breaks ties between
+    equal splits.
     """
     from sklearn.tree import DecisionTreeClassifier
 
@@ -53,8 +55,8 @@ def grow(
     below, above = place[grown.children_left[inner]], place[grown.children_right[inner]]
     # an indicator above 1/2 has its level; a code below 1/2 is the first of two
     yes, no = np.where(level >= 0, above, below), np.where(level >= 0, below, above)
-    nodes = _nodes(told.features, feature, np.where(binary, 0, level), grown.threshold[inner], yes, no)
-    return Tree(told.features, told.response, counts, len(chosen), nodes)
+    whole = Grown(feature, np.where(binary, 0, level), grown.threshold[inner], yes, no, counts)
+    return _tree(told, Pruning(prune)(whole), len(chosen))
 
 
 def grow_priority(
@@ -66,8 +68,11 @@ def grow_priority(
     considered: Literal["at_place", "until_used"] = "at_place",
     min_leaf: int = 1,
     max_depth: int | None = None,
+    prune: float = 0.0,
 ) -> Tree:
-    """A tree of the countermeasure `PriorityCart`; the sensitive feature is the table's first one by default."""
+    """A tree of the countermeasure `PriorityCart`, pruned by `Pruning` with alpha `prune`. The sensitive feature is by
+    default the table's first one.
+    """
     chosen = np.asarray(rows)
     told = table.with_priors(chosen)
     if not told.response.nominal:
@@ -80,8 +85,7 @@ def grow_priority(
         len(told.response.levels),
         told.position(sensitive or told.sensitive[0]),
     )
-    nodes = _nodes(told.features, grown.feature, grown.level, grown.threshold, grown.yes, grown.no)
-    return Tree(told.features, told.response, grown.counts, len(chosen), nodes)
+    return _tree(told, Pruning(prune)(grown), len(chosen))
 
 
 def ideal_table(table: Table, target: str) -> Table:
@@ -171,6 +175,11 @@ def _columns(features: Sequence[Feature]) -> list[Column]:
 def _expand(X: NDArray[np.float32], columns: Sequence[Column]) -> NDArray[np.float32]:
     position, level = np.array(columns).T
     return np.where(level < 0, X[:, position], X[:, position] == level).astype(np.float32)
+
+
+def _tree(table: Table, grown: Grown, rows: int) -> Tree:
+    nodes = _nodes(table.features, grown.feature, grown.level, grown.threshold, grown.yes, grown.no)
+    return Tree(table.features, table.response, grown.counts, rows, nodes)
 
 
 def _nodes(
