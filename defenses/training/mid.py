@@ -19,7 +19,9 @@ features, so that a bottleneck costs little on networks of any width.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +62,17 @@ class Mid(TrainingDefence):
         parent, name, layer = last_linear(module, classes)
         setattr(parent, name, Bottleneck(layer.in_features, self.width, classes))
         return module
+
+    @contextlib.contextmanager
+    def running(
+        self, module: nn.Module, optimiser: torch.optim.Optimizer, rows: int, batch_size: int, seed: int
+    ) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
+        try:
+            yield module, optimiser
+        finally:
+            for part in module.modules():
+                if isinstance(part, Bottleneck):
+                    part.rate = torch.zeros(0)  # the last batch's graph is no part of the model
 
     def loss(self, module: nn.Module, inputs: Tensor, labels: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         logits = module(inputs)

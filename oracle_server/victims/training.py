@@ -154,6 +154,7 @@ def train_victim(
     noted: dict[str, Any] = {"rows": [int(row) for row in rows]}
     if defence is not None:
         made_by["defence"] = repr(defence)
+        noted["defended_by"] = repr(defence)
         noted["defence"] = dict(defence.noted(len(rows), recipe.batch_size, recipe.epochs_for(len(rows))))
     if start is not None:
         made_by["start"] = start.key

@@ -16,11 +16,13 @@ from defenses.training.label_smoothing import LabelSmoothing
 from oracle_server import cli_models
 from oracle_server.models.repository import Repository
 from oracle_server.victims import hosting
+from oracle_server.victims.cache import key_of
 from oracle_server.victims.defended import defence_of, epsilon_of, planned_epsilon
 from oracle_server.victims.images import ImageSet
 from oracle_server.victims.recipes import RECIPES
 from oracle_server.victims.split import HANDED_OVER, Split
 from oracle_server.victims.split_models import train_target
+from oracle_server.victims.splits import rows_sha256
 from oracle_server.victims.trained import Trained
 from oracle_server.victims.training import CrossEntropy, train_victim
 from protos import archive
@@ -100,6 +102,30 @@ def test_strength_none_is_the_baseline(tmp_path: Path, name: str) -> None:
     assert same(model, baseline)
     assert [entry.name for entry in model.folder.parent.iterdir()] == [model.key]  # and nothing was trained besides
     assert "defence" not in model.card
+
+
+def test_the_key_of_an_undefended_model_is_made_of_these_and_of_nothing_else(tmp_path: Path) -> None:
+    """Models in the caches of finished campaigns are found by it: a field more and all of them are trained again."""
+    recipe = dataclasses.replace(RECIPES["cnn"], max_steps=STEPS)
+    made_by = {
+        "architecture": "cnn",
+        "classes": 3,
+        "code_version": 1,
+        "data": "made",
+        "data_sha256": FACES.sha256(),
+        "device": "cpu",
+        "input_shape": [1, 16, 16],
+        "loss": "CrossEntropy(label_smoothing=0.0)",
+        "people": [0, 1, 2],
+        "recipe": dataclasses.asdict(recipe),
+        "rows_sha256": rows_sha256(SPLIT.target),
+        "seed": 0,
+        "torch": torch.__version__,
+    }
+    assert trained(tmp_path, None).key == key_of(made_by)
+    defended = trained(tmp_path, named("mid", ON["mid"]))
+    assert defended.key == key_of(made_by | {"defence": "Mid(beta=0.1, width=8)"})
+    assert defended.card["defended_by"] == "Mid(beta=0.1, width=8)"
 
 
 @pytest.mark.parametrize(("name", "architecture"), _OTHERS)
