@@ -95,7 +95,7 @@ class FingerprintStream:
                 table = np.zeros(_BUCKETS, bool)
                 table[mark[real]] = True
                 shared = (table[self._past] & self._used).sum(1)
-                count = max(1, np.count_nonzero(real))  # a blank row has one hash, and is like blank rows only
+                count = max(1, int(real.sum()))  # a blank row has one hash, and is like blank rows only
                 needed = np.minimum(self._least, np.maximum(count, self._counts))
                 flagged[first + i] = np.count_nonzero(shared >= needed) >= self._method.alike
                 place = self._seen % self._method.past
