@@ -13,7 +13,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,8 @@ class Cell:
     `rows_ledger` and `rows_attacker` are whole-cell counts of input rows; `marks` are rows per target, or the
     attack's own steps where `self_reported`. `mse`, `psnr` and `ssim` compare with the very image that was to be
     recovered: NaN where there is none, and a class is what is attacked. `capacity_bits` bounds from above what the
-    answers could have told. Arrays are converted to the dtypes of `ARRAYS`; shapes that don't fit raise `ValueError`.
+    answers could have told. `flags` says by detector after how many rows, those of all keys together, the first key was
+    flagged. Arrays are converted to the dtypes of `ARRAYS`; shapes that don't fit raise `ValueError`.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Cell:
     self_reported: bool
     capacity_bits: float
     seconds: float
+    flags: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -64,7 +65,8 @@ def _run(results: Results, planned: PlannedCell, keys: list[Path], address: str,
     )
     with open_operator(results.root) as operator:
         infos = {key.key_id: key for key in operator.list_keys(admin_pb2.ListKeysRequest()).keys}
-    used = [infos[key_id].usage for _, key_id in held]
+    mine = [infos[key_id] for _, key_id in held]
+    used = [info.usage for info in mine]
     card = results.repository.card(planned.victim.name)
     known: dict[str, Any] = {
         "name": planned.name,
@@ -76,6 +78,7 @@ def _run(results: Results, planned: PlannedCell, keys: list[Path], address: str,
         "contract": planned.contract.as_dict(),
         "rows_ledger": sum(usage.spent for usage in used),
         "capacity_bits": sum(capacity_bits(planned.contract, card, usage.spent, usage.downloads) for usage in used),
+        "flags": _flags(mine),
     }
     if status != 0:
         sentence = words.strip().splitlines()[-1] if words.strip() else f"the attacker ended with status {status}"
@@ -102,6 +105,16 @@ def _run(results: Results, planned: PlannedCell, keys: list[Path], address: str,
         **_recognised(results, planned, images, given.people[targets] if given else targets),
         **_compared(images, given.photos[targets] if given else None),
     )
+
+
+def _flags(keys: Sequence[admin_pb2.KeyInfo]) -> dict[str, int]:
+    """By detector the rows, of all keys together, after which it flagged the first key: they take turns."""
+    found: dict[str, int] = {}
+    for info in keys:
+        for flag in info.flags:
+            rows = int(flag.row) * len(keys)
+            found[flag.detector] = min(found.get(flag.detector, rows), rows)
+    return found
 
 
 def _arguments(

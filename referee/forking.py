@@ -57,7 +57,7 @@ class Forker:
     def start(
         self, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], log: Path, own_errors: bool
     ) -> Forked:
-        """`python fence.py ARGUMENTS` in `folder`; what it says goes to `log`, or, if `own_errors`, to standard error."""
+        """`python fence.py ARGUMENTS` in `folder`; what it says goes to `log`, its errors elsewhere if `own_errors`."""
         words = {"arguments": list(arguments), "log": str(log.resolve()), "folder": str(folder.resolve())}
         return Forked(self, self.order(**words, environment=dict(environment), own_errors=own_errors)["pid"])
 

@@ -13,6 +13,7 @@ from referee.cell import Cell
 from referee.figures.common import counts_equal
 from referee.figures.defences_cells import Faced, Hits, Stand, change_of, share_of, stands_of
 from referee.figures.defences_cost import cost_figures
+from referee.figures.defences_detection import detection_figures
 from referee.figures.defences_honest import Honest, Honesty
 from referee.figures.defences_questions import questions
 from referee.figures.defences_sections import said, sections
@@ -52,6 +53,7 @@ def figures(results: Results, cells: Sequence[Cell]) -> list[Figure]:
             found += measured.figures()
             found += cost_figures(results, stand)
     found += questions(results, cells, tasks)
+    found += detection_figures(results, cells)
     return [*found, _seconds(cells), counts_equal("defences/counts_equal", cells)]
 
 

@@ -35,6 +35,9 @@ access = "scores"
 budget = 2_000
 [contracts.label]
 access = "label"
+[contracts.watched]
+access = "label"
+detections = [["fingerprints", "log", [["alike", 1]]]]
 [[cells]]
 victim = "softmax"
 method = "mi_face"
@@ -57,7 +60,7 @@ parameters = { draws = 500 }
 name = "spread"
 victim = "softmax"
 method = "random_draws"
-contracts = ["label"]
+contracts = ["watched"]
 targets = "0-4"
 keys = 2
 repeats = 3
@@ -105,13 +108,15 @@ def test_every_cell_is_scored_refused_or_ends_at_its_budget(undisturbed):
         "numeric+few": "failed",
         "numeric+label": "refused",
         "random_draws+label": "done",
-        "spread+label": "done",
+        "spread+watched": "done",
     }
     assert all(cell.counts_equal for cell in cells.values() if cell.status == "done")
     assert cells["mi_face+weights"].rows_ledger == 0
     assert cells["numeric+full"].rows_ledger == 10_304 + 1 + 5
     assert cells["random_draws+label"].rows_ledger == 500
-    assert cells["spread+label"].rows_ledger == 3 * 500
+    assert cells["spread+watched"].rows_ledger == 3 * 500
+    assert cells["spread+watched"].flags == {"fingerprints": 2 * 65}  # two keys; each batch of 64 comes again
+    assert not any(cell.flags for name, cell in cells.items() if name != "spread+watched")
     assert "budget" in cells["numeric+few"].sentence
     assert "needs scores" in cells["numeric+label"].sentence
     assert cells["mi_face+weights"].confidence[-1].min() > 0.9
