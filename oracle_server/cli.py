@@ -142,7 +142,8 @@ def reinstate(root: Path, key_id: str) -> None:
 
 def _usage_table(root: Path, key_id: str | None) -> None:
     with one_sentence(), open_operator(root) as operator:
-        infos = [k for k in operator.list_keys(admin_pb2.ListKeysRequest()).keys if key_id in (None, k.key_id)]
+        wanted = admin_pb2.ListKeysRequest(key_ids=[] if key_id is None else [key_id])
+        infos = operator.list_keys(wanted).keys
         if key_id is not None and not infos:
             raise OperatorError(f"there is no key {key_id!r}: see oracle-server keys list")
     table = Table(caption="capacity: an upper bound in bits on what the answers could have told, not a measured leak")

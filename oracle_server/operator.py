@@ -77,7 +77,10 @@ class Operator:
         return pb.ReinstateKeyResponse()
 
     def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
-        return pb.ListKeysResponse(keys=[self._info(key) for key in self._ledger.all_keys()])
+        keys = self._ledger.all_keys()
+        if wanted := set(request.key_ids):
+            keys = [key for key in keys if key.key_id in wanted]
+        return pb.ListKeysResponse(keys=[self._info(key) for key in keys])
 
     def audit(self, request: pb.AuditRequest) -> Iterator[pb.AuditBatch]:
         after = request.after_sequence

@@ -64,8 +64,7 @@ def _run(results: Results, planned: PlannedCell, keys: list[Path], address: str,
         stop=stop,
     )
     with open_operator(results.root) as operator:
-        infos = {key.key_id: key for key in operator.list_keys(admin_pb2.ListKeysRequest()).keys}
-    mine = [infos[key_id] for _, key_id in held]
+        mine = operator.list_keys(admin_pb2.ListKeysRequest(key_ids=[key_id for _, key_id in held])).keys
     used = [info.usage for info in mine]
     card = results.repository.card(planned.victim.name)
     known: dict[str, Any] = {

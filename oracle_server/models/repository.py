@@ -31,10 +31,12 @@ class Repository:
 
     def card(self, model: str) -> Card:
         """The card of `name/version`, or of a name's newest version; `LookupError` with the names that exist."""
-        cards = self.cards()
-        found = [card for card in cards if model in (card.id, card.name)]
+        name, slash, version = model.partition("/")
+        found = []
+        if _NAME.fullmatch(name) and (not slash or _NAME.fullmatch(version)):
+            found = [Card.read(path) for path in self.folder.glob(f"{name}/{version or '*'}/card.json")]
         if not found:
-            known = ", ".join(card.id for card in cards) or "none yet: see oracle-server train and import"
+            known = ", ".join(card.id for card in self.cards()) or "none yet: see oracle-server train and import"
             raise LookupError(f"no model {model!r} here; there is {known}")
         return max(found, key=lambda card: [int(n) if n.isdigit() else -1 for n in card.version.split(".")])
 

@@ -126,6 +126,23 @@ def test_the_list_shows_contract_usage_and_capacity(operator: Operator, ledger: 
     assert not info.HasField("revoked")
 
 
+def test_the_list_may_be_of_a_few_keys(operator: Operator) -> None:
+    made = [operator.create_key(pb.CreateKeyRequest(model="m/1", contract=LABEL)).key_id for _ in range(3)]
+
+    def listed(*key_ids: str) -> list[str]:
+        return [info.key_id for info in operator.list_keys(pb.ListKeysRequest(key_ids=key_ids)).keys]
+
+    assert listed(made[2], made[0], "nobody") == [made[0], made[2]]
+    assert listed("nobody") == []
+    assert listed() == made
+
+
+@pytest.mark.parametrize("model", ["*", "m/*", "*/1", "../models/m", "m/../m/1", "m/"])
+def test_a_model_is_found_by_its_name_and_by_no_pattern(operator: Operator, model: str) -> None:
+    with pytest.raises(Refusal, match="no model"):
+        operator.create_key(pb.CreateKeyRequest(model=model, contract=LABEL))
+
+
 def test_a_model_that_was_taken_away_leaves_its_keys_in_the_list(operator: Operator, root: Path) -> None:
     operator.create_key(pb.CreateKeyRequest(model="m/1", contract=LABEL))
     shutil.rmtree(root / "models" / "m" / "1")

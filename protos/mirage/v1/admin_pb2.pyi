@@ -49,8 +49,10 @@ class ReinstateKeyResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ListKeysRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("key_ids",)
+    KEY_IDS_FIELD_NUMBER: _ClassVar[int]
+    key_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, key_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Flag(_message.Message):
     __slots__ = ("detector", "verdict", "row", "time", "lifted")
