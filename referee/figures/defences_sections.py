@@ -38,7 +38,8 @@ def _task(task: str, points: Sequence[Point], figures: Sequence[Figure]) -> Sect
         "Accuracy is what an honest client gets on held-out photos, by way of the very release of the server. Leakage"
         " is the share of targets that the evaluation network recognises in the images of the best attack against each"
         " defence, for an attacker takes whichever works. Intervals are clustered by target over seeds. A change is"
-        " that from the best of the same attacks on the undefended model, target by target.",
+        " that from the best of the same attacks on the undefended model, target by target; a defence counts as a help"
+        " where the interval of its change lies below 0.",
     ]
     tables, charts = [], []
     for attacker, words in ATTACKERS.items():

@@ -91,6 +91,7 @@ def test_a_refused_attack_recognises_nobody_and_labels_can_still_be_asked(found:
     label = found["defences/label/access=label/faces/recognition"]
     assert label.extra["attacks"]["numeric"]["refused"]
     assert label.extra["attacks"]["numeric"]["share"] == 0.0
+    assert label.extra["attacks"]["numeric"]["high"] == pytest.approx(1 - 0.025 ** (1 / 4))  # of the four it was for
     assert (label.value, label.extra["attack"]) == (3 / 8, "brep")
 
 
@@ -137,6 +138,11 @@ def test_honest_clients(found: dict[str, Figure]) -> None:
     assert (warm.value, warm.extra["agreement"]) == (1.0, 1.0)
 
 
+def test_honest_clients_have_scores_whichever_attack_came_first(small: World) -> None:
+    found = {figure.name: figure for figure in defences.figures(small.results, small.cells[::-1])}
+    assert found["defences/temperature/temperature=2/faces/accuracy"].extra["calibration_error"] is not None
+
+
 def test_what_keeps_the_arg_max_is_compared_with_brep_alone(found: dict[str, Figure]) -> None:
     """With the second seed one more is recognised behind a temperature; noise may move the arg max."""
     change = found["defences/argmax_keeping/brep_change"]
@@ -178,6 +184,8 @@ def test_targets_of_one_task_are_the_same_people_at_every_strength() -> None:
     assert once == change_of(("faces", ours, other), ("faces", ours, other))
     assert once != change_of(("faces", ours, other), ("digits", ours, other))
     assert once.value == pytest.approx(2 / 3)
+    twice = [{(seed, target): hit for seed in (0, 1) for (_, target), hit in one.items()} for one in (ours, other)]
+    assert once == change_of(("faces", *twice))  # nor is a second seed
 
 
 def test_pairs_are_of_one_seed_and_target() -> None:
