@@ -6,8 +6,8 @@
 
 Rows are looked at in a thread of their own while the model computes and the charge is written; no answer waits for it.
 The key's next request does, so that whoever asks one batch after another gets none after the one that was flagged;
-requests that were in flight beside it are answered. Retries are not looked at again. Flags are in the ledger and survive
-a restart; what a detector remembers of the queries before it does not, up to 5 MB for each key and image of 64x64.
+requests in flight beside it are answered. Retries are not looked at again. Flags are in the ledger and survive a
+restart; what a detector remembers of a key's queries, up to 5 MB for images of 64x64, does not.
 """
 
 from __future__ import annotations
