@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,8 +89,8 @@ def rounding(pairs: Sequence[tuple[PlannedCell, Cell]]) -> list[Figure]:
     found = []
     for label in _ROUNDED:
         mine = [(planned, cell) for planned, cell in pairs if label_of(cell) == label]
-        rounded = [cell for planned, cell in mine if planned.contract.round_to == _STEP]
-        plain = [cell for planned, cell in mine if _full(planned.contract)]
+        rounded = [cell for planned, cell in mine if _scores(planned.contract, _STEP)]
+        plain = [cell for planned, cell in mine if _scores(planned.contract, None)]
         if not rounded:
             continue
         whole = _share(rounded)
@@ -139,9 +140,9 @@ def _undefended(stands: Sequence[Stand], attack: str) -> Faced | None:
     return next((stand.faced(attack) for stand in stands if stand.undefended), None)
 
 
-def _full(contract: Contract) -> bool:
-    """All scores as they are."""
-    return contract.access is Access.SCORES and not (contract.round_to or contract.top_k or contract.defences)
+def _scores(contract: Contract, round_to: float | None) -> bool:
+    """Are all scores released so, with nothing else between them and the client but a number of rows?"""
+    return replace(contract, budget=None, rate=None, expires=None) == Contract(Access.SCORES, round_to=round_to)
 
 
 def _noises(contract: Contract) -> set[str]:

@@ -211,6 +211,13 @@ defences = [["gaussian_noise", [["sigma", 0.1]]]]
 [contracts.keyed]
 access = "scores"
 defences = [["keyed_noise", [["sigma", 0.1]]]]
+[contracts.noisy]
+access = "scores"
+round_to = 0.05
+defences = [["temperature", [["temperature", 2.0]]]]
+[contracts.warm]
+access = "scores"
+defences = [["temperature", [["temperature", 2.0]]]]
 [contracts.small]
 access = "scores"
 defences = [["gaussian_noise", [["sigma", 0.05]]]]
@@ -218,7 +225,8 @@ defences = [["gaussian_noise", [["sigma", 0.05]]]]
 name = "numeric_small_probe"
 victim = "v"
 method = "numeric"
-contracts = ["full", "r=0.05"]
+contracts = ["full", "r=0.05", "noisy", "warm"]
+budget = 1000
 [[cells]]
 name = "equation_solving"
 victim = "v"
@@ -239,6 +247,8 @@ contracts = ["fresh", "keyed", "small"]
 SAID = {
     "numeric_small_probe/full": ("xxx.", "xxx."),
     "numeric_small_probe/r=0.05": ("x...", "...."),
+    "numeric_small_probe/noisy": ("xxxx", "xxxx"),  # rounded, but not that alone
+    "numeric_small_probe/warm": ("xxxx", "xxxx"),  # not rounded, but not plain
     "equation_solving/r=0.05": ("refused", "refused"),
     "single/fresh": ("x...", "...."),
     "averaged/fresh": ("xx..", "x.x."),
