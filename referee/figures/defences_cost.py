@@ -38,5 +38,8 @@ def _epsilon(results: Results, planned: PlannedCell) -> float | None:
     defence = training_defence(*victim.defence)
     if defence.off:
         return None
-    spent = defence.noted(rows, recipe.batch_size, recipe.epochs_for(rows)).get("epsilon")
+    try:
+        spent = defence.noted(rows, recipe.batch_size, recipe.epochs_for(rows)).get("epsilon")
+    except ValueError:  # what accounts for it is not installed where the report is written
+        return None
     return float(spent) if spent is not None and math.isfinite(spent) else None

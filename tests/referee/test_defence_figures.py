@@ -152,6 +152,13 @@ def test_what_keeps_the_arg_max_is_compared_with_brep_alone(found: dict[str, Fig
     assert change.low == 0.0
 
 
+def test_another_attack_on_labels_is_not_brep(tmp_path: Path, make_cell: Any) -> None:
+    text = TEXT.replace('method = "brep_mi"', 'method = "random_draws"')
+    other = world(tmp_path, make_cell, by_table, text)
+    names = [figure.name for figure in defences.figures(other.results, other.cells)]
+    assert "defences/argmax_keeping/brep_change" not in names
+
+
 def test_the_sign_of_smoothing_and_the_best_white_box_attack(found: dict[str, Figure]) -> None:
     negative, positive = (found[f"defences/label_smoothing/{sign}"] for sign in ("negative", "positive"))
     assert negative.value == pytest.approx(((3 - 6) / 8 + (2 - 6) / 8) / 2)
