@@ -94,10 +94,15 @@ class Watch:
         looking.add(task)
         task.add_done_callback(looking.discard)
 
+    async def settle(self) -> None:
+        """Wait until every row that was asked so far was looked at."""
+        if tasks := [task for looking in self._looking.values() for task in looking]:
+            await asyncio.wait(tasks)
+
     async def drain(self) -> None:
         """Wait until every row was looked at; nothing is looked at after that."""
-        while tasks := [task for looking in self._looking.values() for task in looking]:
-            await asyncio.wait(tasks)
+        while any(self._looking.values()):
+            await self.settle()
         self._thread.shutdown()
 
     async def _look(self, key: Key, card: Card, inputs: np.ndarray, charge: asyncio.Task[Charge]) -> None:

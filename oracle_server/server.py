@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,8 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
     _register(oracle, descriptor, service, Guard(ledger))
     descriptor = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
     served.append(descriptor)
-    _register(admin, descriptor, _AdminService(Operator(ledger, repository)), Guard(ledger, operator=True))
+    operators = _AdminService(Operator(ledger, repository), service.settle)
+    _register(admin, descriptor, operators, Guard(ledger, operator=True))
     if options.reflection:
         served.append(_reflect(oracle))
     check_policy(f"/{service.full_name}/{method.name}" for service in served for method in service.methods)
@@ -217,10 +218,12 @@ def _loopback(host: str) -> bool:
 
 
 class _AdminService:
-    """Handlers of `mirage.v1.Admin`: the operator's calls, off the event loop."""
+    """Handlers of `mirage.v1.Admin`: the operator's calls, off the event loop. The list of keys waits for `settle`, so
+    that it has the flags of everything that was answered before.
+    """
 
-    def __init__(self, operator: Operator) -> None:
-        self._operator = operator
+    def __init__(self, operator: Operator, settle: Callable[[], Awaitable[None]]) -> None:
+        self._operator, self._settle = operator, settle
 
     async def create_key(self, request: admin_pb2.CreateKeyRequest, _: None) -> admin_pb2.CreateKeyResponse:
         return await asyncio.to_thread(self._operator.create_key, request)
@@ -232,6 +235,7 @@ class _AdminService:
         return await asyncio.to_thread(self._operator.reinstate_key, request)
 
     async def list_keys(self, request: admin_pb2.ListKeysRequest, _: None) -> admin_pb2.ListKeysResponse:
+        await self._settle()
         return await asyncio.to_thread(self._operator.list_keys, request)
 
     async def audit(self, request: admin_pb2.AuditRequest, _: None) -> AsyncIterator[admin_pb2.AuditBatch]:

@@ -154,6 +154,10 @@ class OracleService:
     async def usage(self, request: pb.UsageRequest, key: Key) -> pb.UsageResponse:
         return usage_message(self._ledger, key, self._model(key, request.model).card)
 
+    async def settle(self) -> None:
+        """Wait until detectors have looked at what was asked so far."""
+        await self._watch.settle()
+
     async def drain(self) -> None:
         """Wait until what was charged is answered."""
         while self._in_flight:

@@ -39,6 +39,7 @@ from referee.training import Training, train_ahead
 __all__ = ["report_campaign", "run_campaign", "run_cells", "versions"]
 
 Say = Callable[[str], None]
+_START_SECONDS, _SECONDS_A_MODEL = 120.0, 3.0  # that a server may take to load what it hosts
 
 
 def run_campaign(
@@ -73,7 +74,8 @@ def run_campaign(
     if missing:
         learn_priors(results, say, quiet=quiet)
         say("starting the oracle server")
-        with OracleProcess(results.root, "--device", device) as oracle:
+        seconds = _START_SECONDS + _SECONDS_A_MODEL * len(results.plan.victims)
+        with OracleProcess(results.root, "--device", device, start_seconds=seconds) as oracle:
             run_cells(results, missing, oracle.address, jobs, say, quiet)
     say("working out the figures")
     return _report(results, command, private_images)

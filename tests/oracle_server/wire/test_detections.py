@@ -35,16 +35,8 @@ def info(server: Server, caller: Caller) -> admin_pb2.KeyInfo:
 
 
 def flags(server: Server, caller: Caller) -> list[tuple[str, str, int]]:
-    """Detector, verdict and row of each flag."""
+    """Detector, verdict and row of each flag, at once: the list waits for what detectors still look at."""
     return [(flag.detector, flag.verdict, flag.row) for flag in info(server, caller).flags]
-
-
-def flagged(server: Server, caller: Caller) -> list[tuple[str, str, int]]:
-    """The same, once a flag is there: nobody has to wait for it but the key's own next request."""
-    deadline = time.monotonic() + 10
-    while not (found := flags(server, caller)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return found
 
 
 def test_log_is_seen_by_the_operator_and_nobody_else(server: Server) -> None:
@@ -54,7 +46,7 @@ def test_log_is_seen_by_the_operator_and_nobody_else(server: Server) -> None:
         answers = [caller.predict(copies(4), bytes([n]) * 16) for n in range(5)]
         assert [answer.receipt.spent for answer in answers] == [7, 11, 15, 19, 23]
     assert watched.predict(copies(4), bytes(16)).receipt.rows_charged == 0
-    assert flagged(server, watched) == [("fingerprints", "log", 9)]  # once, however often it is found again
+    assert flags(server, watched) == [("fingerprints", "log", 9)]  # once, however often it is found again
     assert flags(server, other) == []
 
 
@@ -75,7 +67,7 @@ def test_suspended_after_the_answer_that_was_flagged(server: Server) -> None:
 def test_the_bytes_of_the_wrong_secret_do_not_tell_a_suspended_key(server: Server) -> None:
     caller = server.new_key(**fingerprints("suspend"))
     caller.predict(copies(6))
-    flagged(server, caller)
+    flags(server, caller)
     impostor = Caller(server, caller.key[:-4] + "0000", caller.key_id)
     with pytest.raises(grpc.RpcError) as caught:
         impostor.describe()
@@ -133,7 +125,7 @@ def test_a_suspension_survives_a_restart(start: Start) -> None:
     caller.predict(inputs(10, seed=1))
     for one in (caller, quick):
         one.predict(copies(6))
-        assert flagged(server, one)
+        assert flags(server, one)
     server.kill()
     server.start()
     assert_refused(server, lambda: caller.predict(inputs(1)), *SUSPENDED)
@@ -154,7 +146,7 @@ def test_rows_are_counted_over_restarts(start: Start) -> None:
     caller.predict(copies(5))
     assert flags(server, caller) == []
     caller.predict(copies(1))
-    assert flagged(server, caller) == [("fingerprints", "suspend", 11)]
+    assert flags(server, caller) == [("fingerprints", "suspend", 11)]
 
 
 def test_reinstated_with_a_clean_slate(server: Server, command: Command) -> None:
@@ -183,7 +175,7 @@ def test_the_command_line(start: Start, command: Command) -> None:
     )
     caller.predict(copies(6))
     for listing in (("keys", "list"), ("usage", caller.key_id)):
-        flagged(server, caller)
+        flags(server, caller)
         status, table = command(*listing, "--root", server.root)
         assert status == 0
         for text in (
