@@ -66,8 +66,9 @@ def test_with_five_classes_all_are_among_five() -> None:
 
 
 def test_agreement_is_the_share_of_equal_answers() -> None:
-    a, b = (utility(Released(labels=np.array(labels)), LABELS, 7) for labels in ([0, 1, 2, 3], [0, 1, 2, 2]))
-    assert a.agreement(b) == 0.75
+    a, b = (utility(Released(labels=np.array(labels)), LABELS, 7) for labels in ([0, 1, 2, 3], [0, 1, 3, 3]))
+    assert a.agreement(b) == 0.75  # both are wrong on the third photo, each in its way
+    assert a.accuracy == b.accuracy
     assert a.agreement(a) == 1.0
 
 
