@@ -128,6 +128,16 @@ def test_the_key_of_an_undefended_model_is_made_of_these_and_of_nothing_else(tmp
     assert defended.card["defended_by"] == "Mid(beta=0.1, width=8)"
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ON)
+def test_defended_models_are_trained_on_cuda(tmp_path: Path, name: str) -> None:
+    model = trained(tmp_path, named(name, ON[name]), device="cuda")
+    assert next(model.module.parameters()).is_cuda
+    assert np.isfinite(model.card["training_loss"])
+    assert not same(model, trained(tmp_path, None, device="cuda"))
+
+
 @pytest.mark.parametrize(("name", "architecture"), _OTHERS)
 def test_a_strength_above_changes_the_model(tmp_path: Path, name: str, architecture: str) -> None:
     defence = named(name, ON[name])
