@@ -2,74 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-
-from defenses.response import RESPONSES, make_response
+from defenses.response import make_response
 from oracle_server.detections import check_detections
 from oracle_server.threat_model import Access, Contract
 from protos.contracts import contract_values
 from protos.mirage.v1 import oracle_pb2 as pb
 
-__all__ = [
-    "RESTRICTIONS",
-    "Restriction",
-    "contract_from_message",
-    "contract_message",
-    "contract_words",
-    "defended",
-    "keeps_argmax",
-]
+__all__ = ["contract_from_message", "contract_message", "contract_words"]
 
 _ACCESS = {
     Access.WEIGHTS: pb.Contract.ACCESS_WEIGHTS,
     Access.SCORES: pb.Contract.ACCESS_SCORES,
     Access.LABEL: pb.Contract.ACCESS_LABEL,
 }
-
-
-@dataclass(frozen=True)
-class Restriction:
-    """A field of the contract that does a defence's work in `release`, where its value is the strength."""
-
-    field: str
-    keeps_argmax: bool  # of what is released, ties broken by class index
-
-
-RESTRICTIONS: Mapping[str, Restriction] = {
-    "rounding": Restriction("round_to", keeps_argmax=False),  # two scores may become one
-    "top_k": Restriction("top_k", keeps_argmax=True),
-    "label": Restriction("access", keeps_argmax=True),
-}
-
-
-def defended(contract: Contract, name: str, strength: float | None = None) -> Contract:
-    """`contract` with one more defence: a row of `RESPONSES`, by its parameter of strength and the others' defaults, or
-    of `RESTRICTIONS`. `ValueError` for a name that neither has, or a strength that it cannot have; `label` has none.
-
-    >>> contract_words(defended(Contract(Access.SCORES), "keyed_noise", 0.05))
-    'scores, keyed_noise(sigma=0.05)'
-    >>> contract_words(defended(Contract(Access.SCORES), "rounding", 0.1))
-    'scores, rounded to 0.1'
-    """
-    if name not in RESPONSES and name not in RESTRICTIONS:
-        raise ValueError(f"no defence {name!r}; there is {', '.join([*RESPONSES, *RESTRICTIONS])}")
-    if (strength is None) != (name == "label"):
-        raise ValueError("label has no strength: leave it out" if name == "label" else f"{name} needs a strength")
-    if strength is None:
-        return replace(contract, access=Access.LABEL, top_k=None, round_to=None)
-    if name in RESPONSES:
-        parameters = {RESPONSES[name].strength: strength}
-        make_response(name, parameters)
-        return replace(contract, defences=(*contract.defences, (name, tuple(parameters.items()))))
-    value = int(strength) if name == "top_k" and strength % 1 == 0 else strength
-    return Contract.from_dict(contract.as_dict() | {RESTRICTIONS[name].field: value})
-
-
-def keeps_argmax(contract: Contract) -> bool:
-    """Whether what is released is promised to have the model's own arg max, ties broken by class index."""
-    responses = [make_response(name, dict(values)) for name, values in contract.defences]
-    return contract.round_to is None and all(response.keeps_argmax for response in responses)
 
 
 def contract_message(contract: Contract) -> pb.Contract:

@@ -10,15 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defenses.response import RESPONSES
-from oracle_server.contracts import (
-    RESTRICTIONS,
-    contract_from_message,
-    contract_message,
-    contract_words,
-    defended,
-    keeps_argmax,
-)
+from oracle_server.contracts import contract_from_message, contract_message, contract_words
 from oracle_server.threat_model import Access, Contract
 from protos.mirage.v1 import oracle_pb2 as pb
 
@@ -131,56 +123,3 @@ def test_words() -> None:
     words = "scores, top 1, rounded to 0.01, gaussian_noise(sigma=0.1), budget 5000, 2 rows/s"
     assert contract_words(contract) == words
     assert contract_words(Contract(Access.LABEL)) == "label"
-
-
-DEFENDED = {
-    ("keyed_noise", 0.05): ("scores, keyed_noise(sigma=0.05), budget 9", False),
-    ("gaussian_noise", 0): ("scores, gaussian_noise(sigma=0), budget 9", False),
-    ("reverse_sigmoid", 0.5): ("scores, reverse_sigmoid(beta=0.5), budget 9", True),
-    ("temperature", 3): ("scores, temperature(temperature=3), budget 9", True),
-    ("rounding", 0.1): ("scores, rounded to 0.1, budget 9", False),
-    ("top_k", 2.0): ("scores, top 2, budget 9", True),
-    ("label", None): ("label, budget 9", True),
-}
-
-
-@pytest.mark.parametrize(("name", "strength"), DEFENDED)
-def test_a_defence_and_its_strength_make_a_contract(name: str, strength: float | None) -> None:
-    """Responses and restrictions alike, and what is said of the arg max is what the parts say."""
-    words, keeps = DEFENDED[name, strength]
-    made = defended(Contract(Access.SCORES, budget=9), name, strength)
-    assert contract_words(made) == words
-    assert keeps_argmax(made) is keeps
-    assert name in RESPONSES or RESTRICTIONS[name].keeps_argmax is keeps
-    assert contract_from_message(contract_message(made)) == made
-    assert keeps_argmax(defended(made, "gaussian_noise", 0.1)) is False
-
-
-def test_every_defence_of_the_contract_has_a_strength() -> None:
-    assert {name for name, _ in DEFENDED} == {*RESPONSES, *RESTRICTIONS}
-
-
-def test_noise_that_keeps_is_known_from_the_contract() -> None:
-    kept = ("keyed_noise", (("keep", 1.0), ("sigma", 0.2)))
-    assert keeps_argmax(Contract(Access.SCORES, defences=(kept,)))
-    assert not keeps_argmax(Contract(Access.SCORES, defences=(kept,), round_to=0.1))
-    label = defended(Contract(Access.SCORES, top_k=3, round_to=0.1, defences=(kept,)), "label")
-    assert contract_words(label) == "label, keyed_noise(keep=1, sigma=0.2)"
-
-
-@pytest.mark.parametrize(
-    ("name", "strength", "sentence"),
-    [
-        ("prayer", 1, "no defence 'prayer'; there is gaussian_noise, keyed_noise, reverse_sigmoid, temperature, round"),
-        ("label", 1, "label has no strength: leave it out"),
-        ("rounding", None, "rounding needs a strength"),
-        ("keyed_noise", None, "keyed_noise needs a strength"),
-        ("keyed_noise", 2, "sigma=2.0 must lie in [0, 1]"),
-        ("rounding", 2, "round_to=2 must lie in [1e-15, 1]"),
-        ("top_k", 0, "top_k=0 must be at least 1"),
-        ("top_k", 1.5, "top_k=1.5 must be a whole number"),
-    ],
-)
-def test_a_strength_that_cannot_be_kept_is_refused(name: str, strength: float | None, sentence: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(sentence)):
-        defended(Contract(Access.SCORES), name, strength)
