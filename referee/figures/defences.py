@@ -32,8 +32,10 @@ _OF_OWN_CAMPAIGN = 0.8
 
 
 def apart(planned: PlannedCell) -> bool:
-    """Cells of the matrix stand in the sections, by defence and not by victim."""
-    return planned.matrix is not None
+    """Cells of the matrix stand in the sections, by defence and not by victim; those that answer a particular question
+    on noise or detectors stand there too.
+    """
+    return planned.matrix is not None or bool(planned.contract.defences or planned.contract.detections)
 
 
 def trainings() -> list[Training]:

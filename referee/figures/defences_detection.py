@@ -16,13 +16,13 @@ from referee.atomic import write_atomically
 from referee.cell import Cell
 from referee.figures.inverted import label_of
 from referee.honest_traffic import GENERATORS, KEY_ROWS, false_alarms, honest_images
-from referee.report import Figure
+from referee.report import Figure, Section, Table, labels
 
 if TYPE_CHECKING:
     from referee.campaign import PlannedCell
     from referee.results import Results
 
-__all__ = ["detection_figures", "noticed"]
+__all__ = ["detection_figures", "detection_sections", "noticed"]
 
 _MOST = 1_000  # rows that an attack on made-up inputs may ask unnoticed
 _NATURAL = ("inversion_network",)  # methods that ask about natural images
@@ -49,6 +49,41 @@ def noticed(pairs: Sequence[tuple[PlannedCell, Cell]]) -> list[Figure]:
     for planned, cell in pairs:
         by_label.setdefault(label_of(cell), []).append((planned, cell))
     return [_noticed(label, mine) for label, mine in by_label.items()]
+
+
+def detection_sections(figures: Sequence[Figure]) -> list[Section]:
+    """A table of the attacks with what gave them away; nothing where no cell was watched."""
+    alarms = [figure for figure in figures if figure.name == "detection/false_alarms"]
+    rows = []
+    for figure in figures:
+        if not figure.name.startswith(("detection/rows_until/", "detection/adaptive/")):
+            continue
+        extra = figure.extra
+        by = {detector for said in extra["of_each"].values() for detector in said["by"]}
+        asked = max(said["asked"] for said in extra["of_each"].values())
+        noticed_in = f"{extra['flagged']} of {extra['cells']}"
+        span = labels.count(figure.value) if figure.low == figure.high else f"{figure.low:,.0f} to {figure.high:,.0f}"
+        until = span if extra["flagged"] == extra["cells"] else f"{span}, of which some is all that was asked"
+        keys, repeats = labels.count(extra["keys"]), labels.count(extra["repeats"])
+        rows.append(
+            [
+                figure.name.rpartition("/")[2],
+                keys,
+                repeats,
+                labels.count(asked),
+                until,
+                noticed_in,
+                " ".join(sorted(by)),
+            ]
+        )
+    if not rows:
+        return []
+    text = "Rows, of all keys together, until a detector flags the first key; detectors take note and stop nobody here."
+    for figure in alarms:
+        counts = "; ".join(f"{name}: {count:,}" for name, count in figure.extra["flagged"].items())
+        text += f" Of {figure.extra['rows']:,} honest rows of each generator so many are flagged: {counts}."
+    heads = ["attack", "keys", "each row asked", "rows asked", "rows until flagged", "runs flagged", "by"]
+    return [Section("Detectors on the stream of queries", [text], [Table(heads, rows)])]
 
 
 def _noticed(label: str, pairs: Sequence[tuple[PlannedCell, Cell]]) -> Figure:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from referee.cell import Cell
+from referee.figures.defences_detection import detection_sections
 from referee.figures.defences_words import ATTACKERS, Point, advice, front, points_of, said
 from referee.figures.shown import interval_text
 from referee.report import Chart, Figure, Section, Table, labels
@@ -25,11 +26,12 @@ _MATRIX_NOTE = (
 
 
 def sections(results: Results, cells: Sequence[Cell], figures: Sequence[Figure]) -> list[Section]:
-    """One for each task, one on the questions, and one on what was not measured."""
+    """One for each task, one on the questions, one on detectors, and one on what was not measured."""
     tasks = points_of(figures)
     made = [_task(task, points, figures) for task, points in tasks.items()]
     if asked := [figure for figure in figures if _question(figure)]:
         made.append(_questions(asked))
+    made += detection_sections(figures)
     return [*made, _not_covered()] if made else made
 
 
@@ -154,8 +156,8 @@ def _contracts(points: Sequence[Point]) -> list[Table]:
 
 
 def _question(figure: Figure) -> bool:
-    return figure.name.startswith(("defences/", "detection/")) and (
-        "each" in figure.extra or figure.name.startswith(("defences/rounding_", "detection/"))
+    return figure.name.startswith("defences/") and (
+        "each" in figure.extra or figure.name.startswith("defences/rounding_")
     )
 
 

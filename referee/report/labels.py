@@ -46,6 +46,8 @@ def contract_label(contract: Mapping[str, Any]) -> str:
         text += f" of {', '.join(map(str, contract['features']))}"
     if contract.get("defences"):
         text += f" with {', '.join(map(_defence, contract['defences']))}"
+    if contract.get("detections"):
+        text += f", watched by {' and '.join(str(name) for name, *_ in contract['detections'])}"
     if contract.get("budget") is not None:
         text += f", at most {count(contract['budget'])} rows"
     if contract.get("rate") is not None:

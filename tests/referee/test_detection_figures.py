@@ -10,7 +10,7 @@ import pytest
 
 from oracle_server.threat_model import Access, Contract
 from referee.figures import defences_detection
-from referee.figures.defences_detection import noticed
+from referee.figures.defences_detection import detection_sections, noticed
 
 
 def pair(label: str, flags: dict[str, int], asked: int = 5_000, seed: int = 0, **plan: Any) -> tuple[Any, Any]:
@@ -43,6 +43,18 @@ def test_attacks_on_natural_images_and_those_that_adapt_have_no_bound():
         figure = only(pair("brep_mi", {}, **plan))
         assert (figure.name, figure.bound) == ("detection/adaptive/brep_mi", None)
     assert only(pair("brep_mi", {})).bound == "<= 1000"
+
+
+def test_the_table_says_which_detector_and_how_many_runs():
+    figures = noticed(
+        [pair("brep_mi", {"distances": 101}), pair("brep_mi", {}, seed=1), pair("random_draws", {"a": 7})]
+    )
+    (section,) = detection_sections(figures)
+    assert section.tables[0].rows == [
+        ["brep_mi", "1", "1", "5,000", "101 to 5,000, of which some is all that was asked", "1 of 2", "distances"],
+        ["random_draws", "1", "1", "5,000", "7", "1 of 1", "a"],
+    ]
+    assert detection_sections([]) == []
 
 
 @pytest.fixture
