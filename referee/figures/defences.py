@@ -14,6 +14,7 @@ from referee.figures.common import counts_equal
 from referee.figures.defences_cells import Faced, Hits, Stand, change_of, share_of, stands_of
 from referee.figures.defences_cost import cost_figures
 from referee.figures.defences_detection import detection_figures
+from referee.figures.defences_floors import floor_figures
 from referee.figures.defences_honest import Honest, Honesty
 from referee.figures.defences_questions import questions
 from referee.figures.defences_sections import said, sections
@@ -32,10 +33,8 @@ _OF_OWN_CAMPAIGN = 0.8
 
 
 def apart(planned: PlannedCell) -> bool:
-    """Cells of the matrix stand in the sections, by defence and not by victim; those that answer a particular question
-    on noise or detectors stand there too.
-    """
-    return planned.matrix is not None or bool(planned.contract.defences or planned.contract.detections)
+    """All cells stand in the sections: by defence and not by victim, or with the question that they answer."""
+    return True
 
 
 def trainings() -> list[Training]:
@@ -54,8 +53,12 @@ def figures(results: Results, cells: Sequence[Cell]) -> list[Figure]:
             measured = _Measured(stand, undefended, honesty.behind(stand, undefended), second, accuracy)
             found += measured.figures()
             found += cost_figures(results, stand)
-    found += questions(results, cells, tasks)
-    found += detection_figures(results, cells)
+    plans = {(planned.name, planned.seed): planned for planned in results.plan.cells}
+    pairs = [(plans[cell.name, cell.seed], cell) for cell in cells]
+    beside = [(planned, cell) for planned, cell in pairs if planned.matrix is None and cell.status != "failed"]
+    found += questions(beside, tasks)
+    found += floor_figures(results, tasks, beside)
+    found += detection_figures(results, beside)
     return [*found, _seconds(cells), counts_equal("defences/counts_equal", cells)]
 
 

@@ -31,11 +31,9 @@ _HONEST_ROWS = 100_000  # of each generator
 Detections = tuple[tuple[str, str, tuple[tuple[str, float], ...]], ...]
 
 
-def detection_figures(results: Results, cells: Sequence[Cell]) -> list[Figure]:
+def detection_figures(results: Results, pairs: Sequence[tuple[PlannedCell, Cell]]) -> list[Figure]:
     """All that the finished cells allow, and the false alarms of the detectors that they name."""
-    plans = {(planned.name, planned.seed): planned for planned in results.plan.cells}
-    pairs = [(plans[cell.name, cell.seed], cell) for cell in cells if cell.status == "done"]
-    watched = [(planned, cell) for planned, cell in pairs if planned.contract.detections]
+    watched = [(planned, cell) for planned, cell in pairs if planned.contract.detections and cell.status == "done"]
     if not watched:
         return []
     return [*noticed(watched), *_alarms(results, [planned for planned, _ in watched])]

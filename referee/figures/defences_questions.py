@@ -18,7 +18,6 @@ from referee.report import Figure
 
 if TYPE_CHECKING:
     from referee.campaign import PlannedCell
-    from referee.results import Results
 
 __all__ = ["averaging", "brep_change", "questions", "rounding", "smoothing"]
 
@@ -31,11 +30,8 @@ _BREP = "brep_mi"
 Pair = tuple[str, Hits, Hits]  # whose people, ours, the other's
 
 
-def questions(results: Results, cells: Sequence[Cell], tasks: Mapping[str, Sequence[Stand]]) -> list[Figure]:
-    """All that the finished cells answer; `tasks` are the stands of the matrix."""
-    plans = {(planned.name, planned.seed): planned for planned in results.plan.cells}
-    pairs = [(plans[cell.name, cell.seed], cell) for cell in cells]
-    beside = [(planned, cell) for planned, cell in pairs if planned.matrix is None and cell.status != "failed"]
+def questions(beside: Sequence[tuple[PlannedCell, Cell]], tasks: Mapping[str, Sequence[Stand]]) -> list[Figure]:
+    """All that the finished cells answer; `tasks` are the stands of the matrix, `beside` the other cells."""
     return [*brep_change(tasks), *rounding(beside), *smoothing(tasks), *averaging(beside)]
 
 

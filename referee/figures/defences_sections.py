@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from referee.cell import Cell
 from referee.figures.defences_detection import detection_sections
+from referee.figures.defences_floors import floor_words
 from referee.figures.defences_words import ATTACKERS, Point, advice, front, points_of, said
 from referee.figures.shown import interval_text
 from referee.report import Chart, Figure, Section, Table, labels
@@ -43,6 +44,7 @@ def _task(task: str, points: Sequence[Point], figures: Sequence[Figure]) -> Sect
         " that from the best of the same attacks on the undefended model, target by target; a defence counts as a help"
         " where the interval of its change lies below 0.",
     ]
+    texts += filter(None, [floor_words(task, figures)])
     tables, charts = [], []
     for attacker, words in ATTACKERS.items():
         mine = [point for point in points if point.leak(attacker) is not None]

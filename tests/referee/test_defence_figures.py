@@ -13,6 +13,7 @@ from torch import nn
 from referee.campaign import PlannedCell
 from referee.figures import defences, defences_cost
 from referee.figures.defences_cells import change_of, stands_of
+from referee.figures.defences_floors import floor_figures, floor_words
 from referee.report import Figure
 from tests.referee.defence_world import TEXT, World, world
 
@@ -284,8 +285,41 @@ def test_cells_beside_the_matrix(tmp_path: Path, make_cell: Any) -> None:
     assert keyed.value == 0.0
     assert keyed.extra["contains_zero"]
     assert [told["repeats"] for told in fresh.extra["each"].values()] == [16, 16]
-    assert defences.apart(both.results.plan.cells[-1])
-    assert not defences.apart(both.results.plan.cells[0])
+    assert all(map(defences.apart, both.results.plan.cells))
+
+
+def test_shares_stand_between_floors_and_photos(tmp_path: Path, make_cell: Any) -> None:
+    drawn = """
+[contracts.full]
+access = "scores"
+[contracts.watched]
+access = "scores"
+detections = [["distances", "log", []]]
+[[cells]]
+name = "draws"
+victim = "faces-none-s1"
+method = "random_draws"
+contracts = ["full", "watched"]
+seeds = [1]
+targets = "0-3"
+"""
+    said = {"draws/full": "x...", "draws/watched": "xxxx"}
+    both = world(
+        tmp_path, make_cell, lambda planned: by_table(planned) if planned.matrix else said[planned.name], TEXT + drawn
+    )
+    tasks = stands_of(both.results, both.cells)
+    plans = {(planned.name, planned.seed): planned for planned in both.results.plan.cells}
+    beside = [(plans[cell.name, cell.seed], cell) for cell in both.cells if cell.name.startswith("draws")]
+    found = {figure.name: figure.value for figure in floor_figures(both.results, tasks, beside)}
+    assert found == {
+        "defences/floor/faces/black_image": 0.25,
+        "defences/ceiling/faces/held-out_photos": 0.75,
+        "defences/floor/faces/random_draws": 0.25,
+    }
+    figures = floor_figures(both.results, tasks, beside)
+    words = "Recognised without an attack: black image 0.250, random draws 0.250. Of real held-out photos 0.750 are."
+    assert floor_words("faces", figures) == words
+    assert floor_words("others", figures) == ""
 
 
 def test_time_of_all_cells(found: dict[str, Figure], small: World) -> None:
