@@ -14,6 +14,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from defenses.detection import DETECTIONS
+from defenses.response import RESPONSES
 from oracle_server.cli_common import ROOT, named_defence, one_sentence
 from oracle_server.cli_detections import named_detection, state_words
 from oracle_server.cli_features import train_features
@@ -84,9 +86,17 @@ def keys() -> None:
 @click.option("--top-k", type=int, help="Release only the k largest scores.")
 @click.option("--round-to", type=float, help="Round released scores to multiples of this.")
 @click.option("--features", default="", help="Feature models: release only these groups of outputs, a,b,...")
-@click.option("--defence", "defences", multiple=True, help="name or name:parameter=value,... ; may be repeated.")
 @click.option(
-    "--detect", "detections", multiple=True, help="name or name:verdict=suspend,parameter=value,... ; may be repeated."
+    "--defence",
+    "defences",
+    multiple=True,
+    help=f"name:parameter=value,... of {', '.join(RESPONSES)}; may be repeated.",
+)
+@click.option(
+    "--detect",
+    "detections",
+    multiple=True,
+    help=f"name:verdict=...,parameter=value,... of {', '.join(DETECTIONS)}; repeatable.",
 )
 @click.option("--budget", type=int, help="Rows that may be answered.")
 @click.option("--rate", type=float, help="Rows a second.")
@@ -104,7 +114,7 @@ def create(
 ) -> None:
     """Make a key and print it, once.
 
-    --detect names a detector of attacks in the key's queries, distances or fingerprints, and what follows when it finds
+    --detect names a detector of attacks in the key's queries and what follows when it finds
     one: verdict=log (the default), throttle (to rate=1 rows a second, unless it says otherwise) or suspend.
     """
     with one_sentence(), open_operator(root) as operator:
