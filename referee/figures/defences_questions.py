@@ -54,8 +54,11 @@ def brep_change(tasks: Mapping[str, Sequence[Stand]]) -> list[Figure]:
 
 
 def smoothing(tasks: Mapping[str, Sequence[Stand]]) -> list[Figure]:
-    """The best white-box recognition with negative, and with positive, label smoothing, less that without."""
+    """The best white-box recognition with negative, and with positive, label smoothing, less that without; beside it
+    that of each attack.
+    """
     signs: dict[str, tuple[list[Pair], dict[str, Any]]] = {"negative": ([], {}), "positive": ([], {})}
+    by_attack: dict[str, dict[str, list[Pair]]] = {sign: {} for sign in signs}
     for task, stands in tasks.items():
         for stand in stands:
             if stand.entry.applied != _SMOOTHING:
@@ -69,14 +72,23 @@ def smoothing(tasks: Mapping[str, Sequence[Stand]]) -> list[Figure]:
             plain = undefended.best("weights", names) if undefended is not None and both else None
             if plain is None or (change := change_of(pair := (task, best.hits(), plain.hits()))) is None:
                 continue
-            pairs, each = signs["negative" if alpha < 0 else "positive"]
+            sign = "negative" if alpha < 0 else "positive"
+            pairs, each = signs[sign]
             pairs.append(pair)
+            for name in sorted(names):
+                ours, other = stand.faced(name), undefended.faced(name) if undefended is not None else None
+                if ours is not None and other is not None:
+                    by_attack[sign].setdefault(name, []).append((task, ours.hits(), other.hits()))
             attacks = {"attack": best.attack, "undefended_attack": plain.attack}
             each[f"{task}, {stand.entry.strength}"] = _told(change) | attacks
     return [
         figure
         for sign, (pairs, each) in signs.items()
-        for figure in _pooled(f"defences/{_SMOOTHING}/{sign}", pairs, {"each": each})
+        for figure in _pooled(
+            f"defences/{_SMOOTHING}/{sign}",
+            pairs,
+            {"each": each, "by_attack": {name: _told(change_of(*mine)) for name, mine in by_attack[sign].items()}},
+        )
     ]
 
 
@@ -168,5 +180,5 @@ def _seen(cell: Cell) -> np.ndarray:
     return cell.top1[-1] if cell.status == "done" else np.zeros(len(cell.targets), bool)
 
 
-def _told(change: Interval) -> dict[str, float]:
-    return {"change": change.value, "low": change.low, "high": change.high}
+def _told(change: Interval | None) -> dict[str, float]:
+    return {} if change is None else {"change": change.value, "low": change.low, "high": change.high}

@@ -171,7 +171,8 @@ def _questions(asked: Sequence[Figure]) -> Section:
             plain = (figure.extra[key] for key in ("unrounded", "unrounded_low", "unrounded_high"))
             value, low, high = plain
             rows.append(["  the same, not rounded", interval_text(Figure("", value, low=low, high=high))])
-        for name, told in figure.extra.get("each", {}).items():
+        alone = {f"{name} alone": told for name, told in figure.extra.get("by_attack", {}).items()}
+        for name, told in (figure.extra.get("each", {}) | alone).items():
             shown = interval_text(Figure("", told["change"], low=told["low"], high=told["high"]))
             rows.append([f"  {name}", shown])
     text = "Differences are taken target by target with the same seed; all else is the share recognised."

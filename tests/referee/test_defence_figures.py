@@ -162,6 +162,9 @@ def test_another_attack_on_labels_is_not_brep(tmp_path: Path, make_cell: Any) ->
 
 def test_the_sign_of_smoothing_and_the_best_white_box_attack(found: dict[str, Figure]) -> None:
     negative, positive = (found[f"defences/label_smoothing/{sign}"] for sign in ("negative", "positive"))
+    alone = {name: told["change"] for name, told in negative.extra["by_attack"].items()}
+    assert alone == {"face": 3 / 16, "margin": -9 / 16}
+    assert positive.extra["by_attack"]["margin"]["change"] == 2 / 8
     assert negative.value == pytest.approx(((3 - 6) / 8 + (2 - 6) / 8) / 2)
     assert positive.value == pytest.approx((8 - 6) / 8)
     told = negative.extra["each"]
