@@ -144,7 +144,10 @@ def _check(module: nn.Module, draft: Draft, outputs: int = 0) -> int:
     if not torch.equal(answers[5], _logits(module, x)):
         raise ModelRefused("the same input gave two answers: call .eval() before exporting, dropout is still on")
     for n in (1, 2):
-        if not torch.allclose(answers[n], answers[5][:n], atol=_TOLERANCE, rtol=_TOLERANCE):
+        few = answers[n]
+        if draft.deterministic:  # its batches have one shape, so that what counts is the company, not the size
+            few = _logits(module, torch.cat((x[:n], torch.full_like(x[n:], draft.low))))[:n]
+        if not torch.allclose(few, answers[5][:n], atol=_TOLERANCE, rtol=_TOLERANCE):
             raise ModelRefused("a row's answer depends on the batch: call .eval() before exporting, batch norm trains")
     if outputs and not bool(((answers[5] >= 0) & (answers[5] <= 1)).all()):
         raise ModelRefused("an output lies outside [0, 1]: scale the outputs, for example with a sigmoid at the end")

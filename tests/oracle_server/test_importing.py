@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,24 @@ def test_a_model_that_fails_a_check_is_refused_and_nothing_is_written(
         host(make(), repository, DRAFT)
     assert files(tmp_path / "root") == []
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["batch norm", "rows that look at each other"])
+def test_batches_of_one_shape_hide_no_row_that_looks_at_its_company(name: str, repository: Repository) -> None:
+    make, _ = REFUSED[name]
+    with pytest.raises(ModelRefused, match="a row's answer depends on the batch"):
+        host(make(), repository, replace(DRAFT, deterministic=True))
+
+
+def test_an_answer_that_changes_with_the_size_of_its_batch_is_for_batches_of_one_shape(repository: Repository) -> None:
+    """As the last bits of large logits do: other kernels, other rounding."""
+
+    def make() -> nn.Module:
+        return With(lambda f, x: f(x.flatten(1)) + 1e-3 * torch.ones_like(x[:, 0, 0, :1]).sum(0))
+
+    with pytest.raises(ModelRefused, match="a row's answer depends on the batch"):
+        host(make(), repository, DRAFT)
+    assert host(make(), repository, replace(DRAFT, deterministic=True)).deterministic
 
 
 def test_files_are_refused_as_models_are(repository: Repository, tmp_path: Path) -> None:
