@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import subprocess
@@ -38,10 +39,11 @@ class Forker:
         return self._process.poll() is None
 
     def order(self, **order: Any) -> dict[str, Any]:
-        """One order and its answer; `OSError` when the process is gone."""
+        """One order and its answer; `ChildProcessError` when the process is gone."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with self._lock:
+        line = ""
+        with self._lock, contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()

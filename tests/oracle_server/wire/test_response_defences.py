@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oracle_server.contracts import defended
-from oracle_server.threat_model import Access, Contract
 from protos.codec import decode
 from tests.fixtures import Command, Start
 from tests.serving import Caller, Server, inputs
@@ -89,14 +87,6 @@ def test_who_claims_it_keeps_the_labels(server: Server, name: str) -> None:
     if name == "keyed_noise":
         free = server.new_key("label", defences=((name, (("sigma", 0.5),)),))
         assert not np.array_equal(decode(free.predict(rows).labels), labels), "the negative control"
-
-
-@pytest.mark.parametrize(("name", "strength"), [("rounding", 0.1), ("top_k", 2), ("label", None)])
-def test_restrictions_are_contracts(server: Server, name: str, strength: float | None) -> None:
-    made = defended(Contract(Access.SCORES), name, strength)
-    kept = {field: value for field, value in made.as_dict().items() if value and field != "access"}
-    response = server.new_key(made.access.value, **kept).predict(inputs(5))
-    assert response.WhichOneof("answer") == {"rounding": "scores", "top_k": "top_k", "label": "labels"}[name]
 
 
 CREATE = ("keys", "create", "--model", "linear", "--access", "scores", "--defence")
