@@ -41,9 +41,8 @@ class Draws:
         rows, half = self.inputs, -(-shape[1] // 2)
         key = _digest((b"keyed", *self.keyed_seed, rows.dtype.str.encode(), str(rows.shape[1:]).encode()))
         flat = rows.reshape(len(rows), -1)
-        hashed = [
-            blake3((row + 0).view(np.uint8).data, key=key).digest(length=16 * half) for row in flat
-        ]  # -0 + 0 is 0
+        # -0 + 0 is 0
+        hashed = [blake3((row + 0).view(np.uint8).data, key=key).digest(length=16 * half) for row in flat]
         words = np.frombuffer(b"".join(hashed), "<u8").reshape(-1, 2, half) >> 11
         u, v = np.ascontiguousarray(words.swapaxes(0, 1)) * 2.0**-53  # in [0, 1), each (N, half) and contiguous
         radius, angle = np.sqrt(-2 * np.log1p(-u)), 2 * np.pi * v

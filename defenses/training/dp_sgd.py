@@ -84,8 +84,8 @@ class DpSgd(TrainingDefence):
     ) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
         opacus = _opacus()
         device = next(module.parameters()).device
-        taught = opacus.GradSampleModule(module, loss_reduction="mean")
-        noisy = opacus.optimizers.DPOptimizer(
+        taught = opacus.GradSampleModule(module, loss_reduction="mean")  # "compute gradient", of each row
+        noisy = opacus.optimizers.DPOptimizer(  # "clip gradient", "add noise", "descent"
             optimiser,
             noise_multiplier=self.noise,
             max_grad_norm=self.clip,
@@ -102,7 +102,7 @@ class DpSgd(TrainingDefence):
 
     def batches(self, rows: int, batch_size: int, draws: torch.Generator) -> Iterator[Tensor]:
         steps = _steps(rows, batch_size)
-        for _ in range(steps):  # line 3: a row is in a step with chance q, whatever the others do
+        for _ in range(steps):  # "take a random sample": each row with chance q, whatever the others do
             yield (torch.rand(rows, generator=draws) < 1 / steps).nonzero().flatten()
 
     def loss(self, module: nn.Module, inputs: Tensor, labels: Tensor, progress: float) -> tuple[Tensor, Tensor]:

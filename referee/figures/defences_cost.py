@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from defenses.training import training_defence
+from oracle_server.victims.defended import planned_epsilon
 from oracle_server.victims.recipes import RECIPES
 from referee.figures.defences_cells import Stand
 from referee.report import Figure
@@ -35,11 +35,8 @@ def _epsilon(results: Results, planned: PlannedCell) -> float | None:
     rows, recipe = len(results.judge(victim.split).split.target), RECIPES[victim.architecture]
     if victim.max_steps is not None:
         recipe = replace(recipe, max_steps=victim.max_steps)
-    defence = training_defence(*victim.defence)
-    if defence.off:
-        return None
     try:
-        spent = defence.noted(rows, recipe.batch_size, recipe.epochs_for(rows)).get("epsilon")
+        spent = planned_epsilon(victim.defence, recipe, rows)
     except ValueError:  # what accounts for it is not installed where the report is written
         return None
-    return float(spent) if spent is not None and math.isfinite(spent) else None
+    return spent if spent is not None and math.isfinite(spent) else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,13 @@ import pytest
 from defenses.detection import DETECTIONS, Fingerprints
 from oracle_server.cli_detections import named_detection
 from oracle_server.contracts import contract_from_message, contract_message, contract_words
+from oracle_server.detections import Watch
 from oracle_server.ledger import Flag, Key, SqliteLedger
+from oracle_server.server import _AdminService
 from oracle_server.threat_model import Access, Contract
 from protos.codec import encode
 from protos.contracts import contract_values
+from protos.mirage.v1 import admin_pb2
 from protos.mirage.v1 import oracle_pb2 as pb
 from tests.world import request_id, world
 
@@ -192,3 +197,24 @@ def test_a_detector_that_fails_costs_nobody_an_answer(toy: type[_Toy], monkeypat
             assert w.ledger.flags("k") == []
 
     asyncio.run(story())
+
+
+def test_the_list_of_keys_waits_for_what_is_still_looked_at(tmp_path: Any) -> None:
+    """Or it would lack the flags of the last answers."""
+    told: list[str] = []
+    operator: Any = SimpleNamespace(list_keys=lambda request: told.append("listed"))
+
+    async def slow() -> None:
+        await asyncio.sleep(0.05)
+        told.append("looked at")
+
+    async def list_at_once() -> None:
+        with contextlib.closing(SqliteLedger(tmp_path / "ledger.db")) as ledger:
+            watch = Watch(ledger)
+            watch._looking["key"] = {asyncio.create_task(slow())}
+            await _AdminService(operator, watch.settle).list_keys(admin_pb2.ListKeysRequest(), None)
+            watch._looking.clear()
+            await watch.drain()
+
+    asyncio.run(list_at_once())
+    assert told == ["looked at", "listed"]
