@@ -46,6 +46,7 @@ class Reason(enum.Enum):
     BUDGET_SPENT = (_CODE.RESOURCE_EXHAUSTED, 1)
     SLOW_DOWN = (_CODE.RESOURCE_EXHAUSTED, 2)
     QUEUE_FULL = (_CODE.UNAVAILABLE, 1)
+    MODEL_UNAVAILABLE = (_CODE.FAILED_PRECONDITION, 1)  # until the operator does something: no use in trying again
     MODEL_FAILED = (_CODE.INTERNAL, 1)
     LEDGER_FAILED = (_CODE.INTERNAL, 2)
 

@@ -66,14 +66,24 @@ class Operator:
         self._ledger.add_key(Key(key_id, request.label, card.id, contract, secret_sha256, time.time()))
         return pb.CreateKeyResponse(key=token, key_id=key_id)
 
+    def set_budget(self, request: pb.SetBudgetRequest) -> pb.SetBudgetResponse:
+        budget = request.budget if request.HasField("budget") else None
+        try:
+            found = self._ledger.set_budget(request.key_id, budget)
+        except ValueError as error:
+            raise Refusal(Reason.BAD_CONTRACT, str(error)) from error
+        if not found:
+            raise _no_such_key(request.key_id)
+        return pb.SetBudgetResponse()
+
     def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
         if not self._ledger.revoke(request.key_id, time.time()):
-            raise Refusal(Reason.NO_SUCH_KEY, f"there is no key {request.key_id!r}: see oracle-server keys list")
+            raise _no_such_key(request.key_id)
         return pb.RevokeKeyResponse()
 
     def reinstate_key(self, request: pb.ReinstateKeyRequest) -> pb.ReinstateKeyResponse:
         if not self._ledger.reinstate(request.key_id, time.time()):
-            raise Refusal(Reason.NO_SUCH_KEY, f"there is no key {request.key_id!r}: see oracle-server keys list")
+            raise _no_such_key(request.key_id)
         return pb.ReinstateKeyResponse()
 
     def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
@@ -94,7 +104,7 @@ class Operator:
         info.flags.extend(_flag(flag) for flag in self._ledger.flags(key.key_id))
         if key.revoked is not None:
             info.revoked.FromNanoseconds(int(key.revoked * 1e9))
-        with contextlib.suppress(LookupError):  # a model that was taken away: no card, so no capacity
+        with contextlib.suppress(LookupError, ValueError):  # taken away, or damaged: no card, so no capacity
             info.usage.CopyFrom(usage_message(self._ledger, key, self._repository.card(key.model)))
         return info
 
@@ -107,6 +117,10 @@ class RemoteOperator:
 
     def create_key(self, request: pb.CreateKeyRequest) -> pb.CreateKeyResponse:
         response: pb.CreateKeyResponse = self._stub.CreateKey(request)
+        return response
+
+    def set_budget(self, request: pb.SetBudgetRequest) -> pb.SetBudgetResponse:
+        response: pb.SetBudgetResponse = self._stub.SetBudget(request)
         return response
 
     def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
@@ -156,6 +170,10 @@ def _fits(contract: Contract, card: Card) -> None:
         raise ValueError("features belong to feature models, and this model is a classifier: leave them out")
     elif contract.access is Access.SCORES and contract.top_k is not None and contract.top_k > card.classes:
         raise ValueError(f"top_k={contract.top_k} is more than the model's {card.classes} classes")
+
+
+def _no_such_key(key_id: str) -> Refusal:
+    return Refusal(Reason.NO_SUCH_KEY, f"there is no key {key_id!r}: see oracle-server keys list")
 
 
 def _flag(flag: Flag) -> pb.Flag:

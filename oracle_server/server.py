@@ -5,7 +5,6 @@ end.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import ipaddress
 import json
 import logging
@@ -27,17 +26,12 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from oracle_server.guard import Guard
-from oracle_server.inputs import largest_batch
+from oracle_server.hosting import Hosting, NothingToServe, host_all
 from oracle_server.ledger import Ledger
-from oracle_server.models.card import Card
-from oracle_server.models.features import FeatureModel
-from oracle_server.models.neural import NeuralModel, choose_device
-from oracle_server.models.regression import RegressionModel
+from oracle_server.models.neural import choose_device
 from oracle_server.models.repository import Repository
-from oracle_server.models.tree import TreeModel
 from oracle_server.operator import Operator, admin_socket
-from oracle_server.scheduler import Model, Scheduler
-from oracle_server.service import Hosted, OracleService
+from oracle_server.service import OracleService
 from oracle_server.threat_model import check_policy
 from protos.mirage.v1 import admin_pb2, oracle_pb2
 
@@ -79,8 +73,14 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     repository = Repository(options.root)
-    hosted = _host(options, repository)
-    service = OracleService(ledger, hosted)
+    hosting = Hosting(
+        choose_device(options.device), options.batch, options.max_rows, options.max_waiting, options.message_bytes
+    )
+    try:
+        hosted, broken = host_all(repository, hosting)
+    except NothingToServe as error:
+        raise ServerError(str(error)) from error
+    service = OracleService(ledger, hosted, broken)
     oracle, admin = _server(options), _server(options)
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, oracle)
@@ -116,36 +116,6 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
         for model in hosted.values():
             await model.scheduler.close()
         socket.unlink(missing_ok=True)
-
-
-def _host(options: ServeOptions, repository: Repository) -> dict[str, Hosted]:
-    device = choose_device(options.device)
-    cards = repository.cards()
-    if not cards:
-        raise ServerError(f"no model below {repository.folder}: make one with oracle-server train or import")
-    hosted = {}
-    for card in cards:
-        archive = repository.archive(card)
-        files = {archive: card.archive_sha256} | {repository.archive(card, p.name): p.sha256 for p in card.parts}
-        for path, sha256 in files.items():
-            if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-                raise ServerError(f"{path} is not the archive of its card (SHA-256 differs): import the model again")
-        model = _model(archive, card, device, options.batch)
-        model.warm_up()
-        rows = largest_batch(card, options.message_bytes, options.max_rows)
-        hosted[card.id] = Hosted(card, archive, Scheduler(model, options.max_waiting), rows)
-        _LOG.info("serving %s on %s", card.id, device)
-    return hosted
-
-
-def _model(archive: Path, card: Card, device: torch.device, batch: int) -> Model:
-    if card.kind == "tree":
-        return TreeModel(archive, card, batch)
-    if card.kind == "regression":
-        return RegressionModel(archive, card, batch)
-    if card.kind == "features":
-        return FeatureModel(archive, card, device, batch)
-    return NeuralModel(archive, card, device, batch)
 
 
 def _server(options: ServeOptions) -> grpc.aio.Server:
@@ -227,6 +197,9 @@ class _AdminService:
 
     async def create_key(self, request: admin_pb2.CreateKeyRequest, _: None) -> admin_pb2.CreateKeyResponse:
         return await asyncio.to_thread(self._operator.create_key, request)
+
+    async def set_budget(self, request: admin_pb2.SetBudgetRequest, _: None) -> admin_pb2.SetBudgetResponse:
+        return await asyncio.to_thread(self._operator.set_budget, request)
 
     async def revoke_key(self, request: admin_pb2.RevokeKeyRequest, _: None) -> admin_pb2.RevokeKeyResponse:
         return await asyncio.to_thread(self._operator.revoke_key, request)

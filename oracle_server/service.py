@@ -7,8 +7,9 @@ durable charge, side by side -> release -> answer, when both are done.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from protos.mirage.v1 import oracle_pb2 as pb
 __all__ = ["Hosted", "OracleService", "usage_message"]
 
 _CHUNK = 1 << 20
+_DAMAGED = "the files of the model {} are damaged on the server: tell the operator"
 _AT_ONCE = 1 << 18  # bytes that are hashed sooner than a thread wakes up
 
 
@@ -45,11 +47,14 @@ class Hosted:
 
 
 class OracleService:
-    """Handlers of `mirage.v1.Oracle`; `hosted` maps `name/version` to its model."""
+    """Handlers of `mirage.v1.Oracle`; `hosted` maps `name/version` to its model, `broken` are those that lie here and
+    cannot be served.
+    """
 
-    def __init__(self, ledger: Ledger, hosted: dict[str, Hosted]) -> None:
+    def __init__(self, ledger: Ledger, hosted: dict[str, Hosted], broken: Collection[str] = ()) -> None:
         self._ledger = ledger
         self._hosted = hosted
+        self._broken = broken
         self._rates = Rates()
         self._watch = Watch(ledger)
         self._in_flight: dict[tuple[str, bytes], asyncio.Task[pb.PredictResponse]] = {}
@@ -58,6 +63,8 @@ class OracleService:
         if asked not in ("", key.model, key.model.rpartition("/")[0]):
             raise Refusal(Reason.OTHER_MODEL, f"this key is for the model {key.model} and no other")
         hosted = self._hosted.get(key.model)
+        if key.model in self._broken:
+            raise Refusal(Reason.MODEL_UNAVAILABLE, _DAMAGED.format(key.model))
         if hosted is None:
             raise Refusal(Reason.NO_MODEL, f"the model {key.model} of this key is not served here: tell the operator")
         return hosted
@@ -142,13 +149,20 @@ class OracleService:
             raise Refusal(Reason.NO_MODEL, "this model has no such archive: see the card's list of archives")
         sha256 = bytes.fromhex(hashes[request.archive])
         path = hosted.archive.with_name(f"{request.archive}.pt2") if request.archive else hosted.archive
-        reservation = self._ledger.reserve(key, secrets.token_bytes(16), 0)
-        await asyncio.wrap_future(self._ledger.charge(reservation, "Download", sha256))
-        with path.open("rb") as file:
-            offset = 0
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise Refusal(Reason.MODEL_UNAVAILABLE, _DAMAGED.format(key.model)) from error
+        with file:
+            reservation = self._ledger.reserve(key, secrets.token_bytes(16), 0)
+            await asyncio.wrap_future(self._ledger.charge(reservation, "Download", sha256))
+            offset, found = 0, hashlib.sha256()
             while data := await asyncio.to_thread(file.read, _CHUNK):
+                found.update(data)
                 yield pb.DownloadChunk(data=data, offset=offset)
                 offset += len(data)
+        if found.digest() != sha256:  # changed since the server was started
+            raise Refusal(Reason.MODEL_UNAVAILABLE, _DAMAGED.format(key.model))
         yield pb.DownloadChunk(offset=offset, sha256=sha256)
 
     async def usage(self, request: pb.UsageRequest, key: Key) -> pb.UsageResponse:
