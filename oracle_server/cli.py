@@ -75,7 +75,7 @@ def serve_(**options: Any) -> None:
 
 @main.group()
 def keys() -> None:
-    """Make, revoke, reinstate and list API keys; the server may run meanwhile."""
+    """Make, change, revoke, reinstate and list API keys; the server may run meanwhile."""
 
 
 @keys.command("create", epilog="Example: oracle-server keys create --model m/1 --access scores --top-k 1 --budget 5000")
@@ -128,6 +128,21 @@ def create(
         )
         request = admin_pb2.CreateKeyRequest(label=label, model=model, contract=contract_message(contract))
         click.echo(operator.create_key(request).key)
+
+
+@keys.command("budget", epilog="Example: oracle-server keys budget 5f0c2a9d41b7e603 20000")
+@ROOT
+@click.argument("key_id")
+@click.argument("rows", type=click.IntRange(0), required=False)
+def budget(root: Path, key_id: str, rows: int | None) -> None:
+    """Change how many ROWS a key may be answered in all; without ROWS there is no bound.
+
+    No budget goes below what the key has spent. A run under way goes on with the new one; a result names the budget
+    that the key had when the run began.
+    """
+    with one_sentence(), open_operator(root) as operator:
+        operator.set_budget(admin_pb2.SetBudgetRequest(key_id=key_id, budget=rows))
+    click.echo(f"{key_id} may be answered {'any number of' if rows is None else f'{rows:,}'} rows in all")
 
 
 @keys.command("revoke", epilog="Example: oracle-server keys revoke 5f0c2a9d41b7e603")

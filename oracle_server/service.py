@@ -254,7 +254,8 @@ class _Charging:
 
 
 def _left(key: Key, spent: int) -> int | None:
-    return None if key.contract.budget is None else key.contract.budget - spent
+    """What the key has left; none where the operator raised its budget and others spent it while this call ran."""
+    return None if key.contract.budget is None else max(0, key.contract.budget - spent)
 
 
 def _response(released: Released) -> pb.PredictResponse:

@@ -54,11 +54,10 @@ POLICY: Mapping[str, Rule] = {
     "/mirage.v1.Oracle/Predict": Rule(Caller.KEY),
     "/mirage.v1.Oracle/Download": Rule(Caller.KEY, frozenset({Access.WEIGHTS})),
     "/mirage.v1.Oracle/Usage": Rule(Caller.KEY),
-    "/mirage.v1.Admin/CreateKey": Rule(Caller.OPERATOR),
-    "/mirage.v1.Admin/RevokeKey": Rule(Caller.OPERATOR),
-    "/mirage.v1.Admin/ReinstateKey": Rule(Caller.OPERATOR),
-    "/mirage.v1.Admin/ListKeys": Rule(Caller.OPERATOR),
-    "/mirage.v1.Admin/Audit": Rule(Caller.OPERATOR),
+    **{
+        f"/mirage.v1.Admin/{call}": Rule(Caller.OPERATOR)
+        for call in ("CreateKey", "SetBudget", "RevokeKey", "ReinstateKey", "ListKeys", "Audit")
+    },
     "/grpc.health.v1.Health/Check": Rule(Caller.ANYBODY),
     "/grpc.health.v1.Health/Watch": Rule(Caller.ANYBODY),
     "/grpc.health.v1.Health/List": Rule(Caller.ANYBODY),

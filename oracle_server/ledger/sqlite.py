@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import queue
@@ -19,13 +18,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger.flags import FLAG_TABLE, FlagTable
-from oracle_server.ledger.interface import Charge, Entry, Key, Reservation, Usage
-from oracle_server.threat_model import Contract
+from oracle_server.ledger.interface import Charge, Entry, Reservation, Usage
+from oracle_server.ledger.keys import KEY_TABLE, Account, KeyTable
 
 __all__ = ["SCHEMA", "LedgerError", "LedgerLocked", "SqliteLedger"]
 
@@ -33,12 +31,6 @@ SCHEMA = 1
 _LOG = logging.getLogger(__name__)
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS keys (
-    key_id TEXT PRIMARY KEY, label TEXT NOT NULL, model TEXT NOT NULL, contract TEXT NOT NULL,
-    secret_sha256 BLOB NOT NULL, created REAL NOT NULL, revoked REAL,
-    budget INTEGER, spent INTEGER NOT NULL DEFAULT 0, downloads INTEGER NOT NULL DEFAULT 0,
-    CHECK (budget IS NULL OR spent <= budget)
-) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, key_id TEXT NOT NULL REFERENCES keys,
     rpc TEXT NOT NULL, model TEXT NOT NULL, request_id BLOB NOT NULL, digest BLOB NOT NULL,
@@ -48,7 +40,6 @@ CREATE TABLE IF NOT EXISTS log (
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 _ENTRY = "SELECT sequence, time, key_id, rpc, model, request_id, digest, rows FROM log"
-_KEY = "SELECT key_id, label, model, contract, secret_sha256, created, revoked FROM keys"
 _MOST_IN_A_COMMIT = 1024
 _NOT_WRITTEN = "the ledger could not be written, nothing was charged: tell the operator"
 
@@ -63,7 +54,7 @@ class LedgerLocked(LedgerError):
     """Another process holds the ledger: a running server, as a rule."""
 
 
-class SqliteLedger(FlagTable):
+class SqliteLedger(KeyTable, FlagTable):
     """A `Ledger` in one file. Open it once: a second opener, in this process or another, gets `LedgerLocked`."""
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +74,7 @@ class SqliteLedger(FlagTable):
             self._opened = opened.pop_all()
         self.server_secret: bytes = row[0]
         self._lock = threading.Lock()  # the reader connection and the reservations
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: dict[str, Account] = {}
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._thread.start()
@@ -102,45 +93,9 @@ class SqliteLedger(FlagTable):
                 f"the ledger {path} has schema {version} and this version reads up to {SCHEMA}:"
                 " install the mirage-range that wrote it, or a newer one"
             )
-        self._reader.executescript(f"BEGIN IMMEDIATE; {_TABLES}{FLAG_TABLE} PRAGMA user_version={SCHEMA}; COMMIT;")
+        tables = f"{KEY_TABLE}{_TABLES}{FLAG_TABLE}"
+        self._reader.executescript(f"BEGIN IMMEDIATE; {tables} PRAGMA user_version={SCHEMA}; COMMIT;")
         self._reader.execute("INSERT OR IGNORE INTO meta VALUES ('server_secret', ?)", (secrets.token_bytes(32),))
-
-    # Keys
-
-    def add_key(self, key: Key) -> None:
-        """Keep a new key; durable on return."""
-        with self._lock:
-            self._reader.execute(
-                "INSERT INTO keys (key_id, label, model, contract, secret_sha256, created, revoked, budget)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    key.key_id,
-                    key.label,
-                    key.model,
-                    json.dumps(key.contract.as_dict()),
-                    key.secret_sha256,
-                    key.created,
-                    key.revoked,
-                    key.contract.budget,
-                ),
-            )
-
-    def key(self, key_id: str) -> Key | None:
-        with self._lock:
-            row = self._reader.execute(f"{_KEY} WHERE key_id = ?", (key_id,)).fetchone()
-        return None if row is None else _key(row)
-
-    def all_keys(self) -> list[Key]:
-        with self._lock:
-            return [_key(row) for row in self._reader.execute(f"{_KEY} ORDER BY created, key_id")]
-
-    def revoke(self, key_id: str, at: float) -> bool:
-        """Refuse the key from now on; False when there is no such key. Revoking twice keeps the first time."""
-        with self._lock:
-            found = self._reader.execute(
-                "UPDATE keys SET revoked = coalesce(revoked, ?) WHERE key_id = ?", (at, key_id)
-            )
-            return found.rowcount == 1
 
     # Charges
 
@@ -148,28 +103,6 @@ class SqliteLedger(FlagTable):
         """The entry of an id that was charged before: the call is a retry, or its id was used for something else."""
         with self._lock:
             return _find(self._reader, key_id, request_id)
-
-    def reserve(self, key: Key, request_id: bytes, rows: int) -> Reservation:
-        """Hold `rows` of the key's budget, or refuse with BUDGET_SPENT; nothing is written."""
-        with self._lock:
-            account = self._accounts.get(key.key_id)
-            if account is None:  # first use since the start, so that no charge of this key is on its way
-                (spent,) = self._reader.execute("SELECT spent FROM keys WHERE key_id = ?", (key.key_id,)).fetchone()
-                account = self._accounts[key.key_id] = _Account(spent)
-            budget = key.contract.budget
-            if budget is not None and rows > (left := budget - account.spent - account.reserved):
-                raise Refusal(
-                    Reason.BUDGET_SPENT,
-                    f"{rows} rows asked and {left} of {budget} left: ask for fewer, or for a key with a larger budget",
-                    figures={"asked": rows, "left": left, "budget": budget},
-                )
-            account.reserved += rows
-        return Reservation(key.key_id, key.model, request_id, rows)
-
-    def cancel(self, reservation: Reservation) -> None:
-        """Give a reservation back that will not be charged."""
-        with self._lock:
-            self._accounts[reservation.key_id].reserved -= reservation.rows
 
     def charge(self, reservation: Reservation, rpc: str, digest: bytes) -> Future[Charge]:
         """Queue a reservation for the next commit. The future gives the `Charge` once it is on disk, or a `Refusal`."""
@@ -265,14 +198,6 @@ class SqliteLedger(FlagTable):
             self._opened.close()
 
 
-@dataclass
-class _Account:
-    """Rows of one key, on disk and held for calls in flight; both change under one lock, so none is counted twice."""
-
-    spent: int
-    reserved: int = 0
-
-
 class _LockFile:
     """An advisory lock that ends with the process, however it ends."""
 
@@ -293,8 +218,3 @@ class _LockFile:
 def _find(connection: sqlite3.Connection, key_id: str, request_id: bytes) -> Entry | None:
     row = connection.execute(f"{_ENTRY} WHERE key_id = ? AND request_id = ?", (key_id, request_id)).fetchone()
     return None if row is None else Entry(*row)
-
-
-def _key(row: tuple[str, str, str, str, bytes, float, float | None]) -> Key:
-    key_id, label, model, contract, secret_sha256, created, revoked = row
-    return Key(key_id, label, model, Contract.from_dict(json.loads(contract)), secret_sha256, created, revoked)

@@ -117,7 +117,9 @@ class ReservesNothing(SqliteLedger):
     def reserve(self, key: Key, request_id: bytes, rows: int) -> Reservation:
         if self.usage(key.key_id).spent + rows > (key.contract.budget or 0):
             raise Refusal(Reason.BUDGET_SPENT, "spent")
-        return super().reserve(without_budget(key), request_id, rows)
+        with self._lock:
+            self._account(key.key_id).reserved += rows
+        return Reservation(key.key_id, key.model, request_id, rows)
 
 
 class KeepsNoBudget(ReservesNothing):

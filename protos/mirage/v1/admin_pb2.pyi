@@ -28,6 +28,18 @@ class CreateKeyResponse(_message.Message):
     key_id: str
     def __init__(self, key: _Optional[str] = ..., key_id: _Optional[str] = ...) -> None: ...
 
+class SetBudgetRequest(_message.Message):
+    __slots__ = ("key_id", "budget")
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    key_id: str
+    budget: int
+    def __init__(self, key_id: _Optional[str] = ..., budget: _Optional[int] = ...) -> None: ...
+
+class SetBudgetResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class RevokeKeyRequest(_message.Message):
     __slots__ = ("key_id",)
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
@@ -101,7 +113,7 @@ class AuditRequest(_message.Message):
     def __init__(self, after_sequence: _Optional[int] = ...) -> None: ...
 
 class AuditEntry(_message.Message):
-    __slots__ = ("sequence", "time", "key_id", "rpc", "model", "request_id", "digest", "rows")
+    __slots__ = ("sequence", "time", "key_id", "rpc", "model", "request_id", "digest", "rows", "link")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +122,7 @@ class AuditEntry(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
     key_id: str
@@ -118,7 +131,8 @@ class AuditEntry(_message.Message):
     request_id: bytes
     digest: bytes
     rows: int
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., key_id: _Optional[str] = ..., rpc: _Optional[str] = ..., model: _Optional[str] = ..., request_id: _Optional[bytes] = ..., digest: _Optional[bytes] = ..., rows: _Optional[int] = ...) -> None: ...
+    link: bytes
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., key_id: _Optional[str] = ..., rpc: _Optional[str] = ..., model: _Optional[str] = ..., request_id: _Optional[bytes] = ..., digest: _Optional[bytes] = ..., rows: _Optional[int] = ..., link: _Optional[bytes] = ...) -> None: ...
 
 class AuditBatch(_message.Message):
     __slots__ = ("entries",)

@@ -40,6 +40,11 @@ class AdminStub(object):
                 request_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.CreateKeyRequest.SerializeToString,
                 response_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.CreateKeyResponse.FromString,
                 _registered_method=True)
+        self.SetBudget = channel.unary_unary(
+                '/mirage.v1.Admin/SetBudget',
+                request_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.SetBudgetRequest.SerializeToString,
+                response_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.SetBudgetResponse.FromString,
+                _registered_method=True)
         self.RevokeKey = channel.unary_unary(
                 '/mirage.v1.Admin/RevokeKey',
                 request_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyRequest.SerializeToString,
@@ -68,6 +73,13 @@ class AdminServicer(object):
 
     def CreateKey(self, request, context):
         """A new key. Its secret is in the answer and nowhere else: the ledger keeps a hash.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBudget(self, request, context):
+        """Another budget for a key, never below what is spent or under way; the rest of its contract stays as it was made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,6 +118,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.CreateKey,
                     request_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.CreateKeyRequest.FromString,
                     response_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.CreateKeyResponse.SerializeToString,
+            ),
+            'SetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBudget,
+                    request_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.SetBudgetRequest.FromString,
+                    response_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.SetBudgetResponse.SerializeToString,
             ),
             'RevokeKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeKey,
@@ -156,6 +173,33 @@ class Admin(object):
             '/mirage.v1.Admin/CreateKey',
             protos_dot_mirage_dot_v1_dot_admin__pb2.CreateKeyRequest.SerializeToString,
             protos_dot_mirage_dot_v1_dot_admin__pb2.CreateKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mirage.v1.Admin/SetBudget',
+            protos_dot_mirage_dot_v1_dot_admin__pb2.SetBudgetRequest.SerializeToString,
+            protos_dot_mirage_dot_v1_dot_admin__pb2.SetBudgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

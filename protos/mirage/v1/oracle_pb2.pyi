@@ -200,16 +200,18 @@ class TopK(_message.Message):
     def __init__(self, indices: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., values: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("rows_charged", "spent", "budget_left", "sequence")
+    __slots__ = ("rows_charged", "spent", "budget_left", "sequence", "head")
     ROWS_CHARGED_FIELD_NUMBER: _ClassVar[int]
     SPENT_FIELD_NUMBER: _ClassVar[int]
     BUDGET_LEFT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
     rows_charged: int
     spent: int
     budget_left: int
     sequence: int
-    def __init__(self, rows_charged: _Optional[int] = ..., spent: _Optional[int] = ..., budget_left: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+    head: bytes
+    def __init__(self, rows_charged: _Optional[int] = ..., spent: _Optional[int] = ..., budget_left: _Optional[int] = ..., sequence: _Optional[int] = ..., head: _Optional[bytes] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("scores", "top_k", "labels", "values", "receipt")

@@ -160,6 +160,7 @@ def test_a_model_that_was_taken_away(start: Start) -> None:
 def admin_calls(stub: AdminStub, metadata: Any) -> list[Callable[[], object]]:
     return [
         lambda: stub.CreateKey(admin_pb2.CreateKeyRequest(model="linear"), metadata=metadata),
+        lambda: stub.SetBudget(admin_pb2.SetBudgetRequest(key_id="x"), metadata=metadata),
         lambda: stub.RevokeKey(admin_pb2.RevokeKeyRequest(key_id="x"), metadata=metadata),
         lambda: stub.ReinstateKey(admin_pb2.ReinstateKeyRequest(key_id="x"), metadata=metadata),
         lambda: stub.ListKeys(admin_pb2.ListKeysRequest(), metadata=metadata),
