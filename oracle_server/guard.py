@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -53,7 +53,7 @@ class Guard:
                 request, key = self._admit(rpc, request_type, data, context)
                 return (await handler(request, key)).SerializeToString()
             except Exception as error:
-                await _abort(context, rpc, error)
+                return _end(context, rpc, error)
 
         return grpc.unary_unary_rpc_method_handler(call)
 
@@ -64,7 +64,7 @@ class Guard:
                 async for message in handler(request, key):
                     yield message.SerializeToString()
             except Exception as error:
-                await _abort(context, rpc, error)
+                _end(context, rpc, error)
 
         return grpc.unary_stream_rpc_method_handler(call)
 
@@ -91,8 +91,10 @@ class Guard:
         return request, key
 
     def _authenticate(self, context: Context) -> Key:
-        metadata = dict(context.invocation_metadata() or ())
-        scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
+        sent = [str(value) for name, value in context.invocation_metadata() or () if name == "authorization"]
+        if len(sent) > 1:
+            raise Refusal(Reason.BAD_KEY, "more than one API key: send one 'authorization' and no other")
+        scheme, _, token = "".join(sent).partition(" ")
         if not token:
             raise Refusal(Reason.NO_KEY, "no API key: send it as metadata 'authorization: Bearer <key>'")
         prefix, _, rest = token.partition("_")
@@ -111,14 +113,20 @@ class Guard:
         return key
 
 
-async def _abort(context: Context, rpc: str, error: Exception) -> NoReturn:
+def _end(context: Context, rpc: str, error: Exception) -> bytes:
     """End the call with the refusal's rich status; anything unforeseen tells the caller nothing and the log
-    everything.
+    everything. What is returned, nothing, is not sent.
+
+    Not `context.abort`: gRPC keeps its exception in a cycle with the call, and the frames in its traceback hold the
+    request, up to a whole message each, until the collector comes by. The refusal's own frames are let go here.
     """
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
     if isinstance(error, Refusal):
-        trailer = (("grpc-status-details-bin", error.details()),)
-        await context.abort(error.reason.code, error.sentence, trailing_metadata=trailer)
-    _LOG.error("%s failed", rpc, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "the server failed: tell the operator")
+        context.set_code(error.reason.code)
+        context.set_details(error.sentence)
+        context.set_trailing_metadata((("grpc-status-details-bin", error.details()),))
+    else:
+        _LOG.error("%s failed", rpc, exc_info=error)
+        context.set_code(grpc.StatusCode.INTERNAL)
+        context.set_details("the server failed: tell the operator")
+    error.__traceback__ = None
+    return b""
