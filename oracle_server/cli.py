@@ -25,9 +25,12 @@ from oracle_server.ledger import SqliteLedger
 from oracle_server.operator import OperatorError, ledger_path, open_operator
 from oracle_server.server import ServeOptions, serve, write_address
 from oracle_server.threat_model import Access, Contract
+from oracle_server.transport import TlsFiles
 from protos.mirage.v1 import admin_pb2
 
 __all__ = ["main"]
+
+PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group(epilog="Example: oracle-server train softmax_regression --split att40 && oracle-server serve")
@@ -53,13 +56,22 @@ main.add_command(train_features)
 @click.option("--batch", default=64, show_default=True, help="Rows in one forward pass.")
 @click.option("--max-rows", default=1024, show_default=True, help="Rows that one request may carry.")
 @click.option("--max-waiting", default=16_384, show_default=True, help="Rows that may wait for one model.")
-@click.option("--tls-certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM chain.")
-@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM private key.")
+@click.option("--tls-certificate", type=PEM, help="PEM chain; read again when it changes, with the other TLS files.")
+@click.option("--tls-key", type=PEM, help="PEM private key.")
+@click.option("--tls-client-ca", type=PEM, help="PEM of authorities: a caller must show a certificate of theirs, too.")
+@click.option(
+    "--plain-text-beyond-loopback",
+    is_flag=True,
+    help="Without TLS, listen on other addresses too: keys and answers travel readable. Only behind what encrypts.",
+)
 @click.option("--reflection", is_flag=True, help="Serve gRPC reflection.")
-def serve_(**options: Any) -> None:
+def serve_(tls_certificate: Path | None, tls_key: Path | None, tls_client_ca: Path | None, **options: Any) -> None:
     """Serve every model below --root until SIGTERM."""
-    if (options["tls_certificate"] is None) != (options["tls_key"] is None):
+    if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key go together")
+    if tls_client_ca is not None and tls_certificate is None:
+        raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
+    tls = TlsFiles(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None
     with one_sentence():
         if options["threads"] < 1 or options["batch"] < 1 or options["max_rows"] < 1:
             raise click.UsageError("--threads, --batch and --max-rows must be at least 1")
@@ -70,7 +82,7 @@ def serve_(**options: Any) -> None:
                 stack.callback(write_address(options["root"], address))
                 click.echo(f"serving on {address}")
 
-            asyncio.run(serve(ServeOptions(**options), ledger, started))
+            asyncio.run(serve(ServeOptions(tls=tls, **options), ledger, started))
 
 
 @main.group()

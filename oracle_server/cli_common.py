@@ -14,7 +14,7 @@ from rich.progress import Progress
 from oracle_server.ledger import LedgerError
 from oracle_server.models.importing import ModelRefused
 from oracle_server.operator import OperatorError
-from oracle_server.server import ServerError
+from oracle_server.transport import ServerError
 from oracle_server.victims.data import DATA_ROOT_VARIABLE
 from oracle_server.victims.images import ImagesUnavailableError
 from oracle_server.victims.table import TableUnavailableError

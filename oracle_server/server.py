@@ -5,15 +5,12 @@ end.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import logging
 import os
 import re
 import signal
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,16 +30,13 @@ from oracle_server.models.repository import Repository
 from oracle_server.operator import Operator, admin_socket
 from oracle_server.service import OracleService
 from oracle_server.threat_model import check_policy
+from oracle_server.transport import ServerError, TlsFiles, listen
 from protos.mirage.v1 import admin_pb2, oracle_pb2
 
-__all__ = ["ServeOptions", "ServerError", "serve", "write_address"]
+__all__ = ["ServeOptions", "serve", "write_address"]
 
 _LOG = logging.getLogger(__name__)
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
-
-
-class ServerError(RuntimeError):
-    """The server cannot start; the sentence says what to do."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +52,8 @@ class ServeOptions:
     max_rows: int = 1024
     max_waiting: int = 16_384
     message_bytes: int = 64 << 20
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
+    tls: TlsFiles | None = None
+    plain_text_beyond_loopback: bool = False
     reflection: bool = False
     grace: float = 10.0
 
@@ -94,7 +88,7 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
     if options.reflection:
         served.append(_reflect(oracle))
     check_policy(f"/{service.full_name}/{method.name}" for service in served for method in service.methods)
-    address = _listen(oracle, options)
+    address = listen(oracle, options.host, options.port, options.tls, options.plain_text_beyond_loopback)
     socket = admin_socket(options.root)
     socket.unlink(missing_ok=True)  # what a killed server left behind; the ledger's lock says that nobody serves here
     previous = os.umask(0o177)
@@ -148,43 +142,6 @@ def _reflect(server: grpc.aio.Server) -> ServiceDescriptor:
     reflection.enable_server_reflection(["mirage.v1.Oracle", "grpc.health.v1.Health", _REFLECTION], server)
     service: ServiceDescriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
     return service
-
-
-def _listen(server: grpc.aio.Server, options: ServeOptions) -> str:
-    """Open the port; `host:port`, with the port that was chosen when 0 was asked for."""
-    wanted = f"{options.host}:{options.port}"
-    try:
-        if options.tls_certificate is not None and options.tls_key is not None:
-            pair = _pem_pair(options.tls_key, options.tls_certificate)
-            port = server.add_secure_port(wanted, grpc.ssl_server_credentials([pair]))
-        elif _loopback(options.host):
-            port = server.add_insecure_port(wanted)
-        else:
-            raise ServerError(
-                f"{options.host} is not a loopback address: keys do not travel in plain text,"
-                " give --tls-certificate and --tls-key"
-            )
-    except RuntimeError as error:
-        if isinstance(error, ServerError):
-            raise
-        raise ServerError(f"cannot listen on {wanted}: is the port in use? choose another --port") from error
-    return f"{options.host}:{port}"
-
-
-def _pem_pair(key: Path, certificate: Path) -> tuple[bytes, bytes]:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
-    except OSError as error:  # ssl.SSLError is one
-        raise ServerError(
-            f"{certificate} and {key} are no PEM certificate and its private key without a password: {error}"
-        ) from error
-    return key.read_bytes(), certificate.read_bytes()
-
-
-def _loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return host == "localhost"
 
 
 class _AdminService:

@@ -144,6 +144,7 @@ def test_reflection_without_a_row_in_the_policy_table(forker: Forker, root: Path
 def test_plain_text_beyond_loopback(forker: Forker, root: Path, host: str) -> None:
     sentence = (
         f"{host} is not a loopback address: keys do not travel in plain text, give --tls-certificate and --tls-key"
+        " (or --plain-text-beyond-loopback, behind something that encrypts)"
     )
     assert_does_not_start(forker, root, sentence, "--host", host)
 
