@@ -49,6 +49,14 @@ class MemoryLedger:
                 self._keys[key_id] = replace(key, revoked=at)
             return key is not None
 
+    def rotate(self, key_id: str, secret_sha256: bytes, until: float) -> bool:
+        with self._lock:
+            key = self._keys.get(key_id)
+            if key is not None:
+                former = {"former_sha256": key.secret_sha256, "former_until": until}
+                self._keys[key_id] = replace(key, secret_sha256=secret_sha256, **former)
+            return key is not None
+
     def known(self, key_id: str, request_id: bytes) -> Entry | None:
         return self._known.get((key_id, request_id))
 

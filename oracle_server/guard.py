@@ -34,9 +34,11 @@ Unary = Callable[[Any, Any], Awaitable[Message]]
 Stream = Callable[[Any, Any], AsyncIterator[Message]]
 
 
-def new_token() -> tuple[str, str, bytes]:
-    """A fresh API key: the token for its holder, its public id, and the hash that the ledger keeps."""
-    key_id, secret = secrets.token_hex(8), secrets.token_hex(32)
+def new_token(key_id: str | None = None) -> tuple[str, str, bytes]:
+    """A fresh API key, or a fresh secret for the key of an id: the token for its holder, the key's public id, and the
+    hash that the ledger keeps.
+    """
+    key_id, secret = key_id or secrets.token_hex(8), secrets.token_hex(32)
     return f"{_PREFIX}_{key_id}_{secret}", key_id, hashlib.sha256(secret.encode()).digest()
 
 
@@ -100,9 +102,7 @@ class Guard:
         prefix, _, rest = token.partition("_")
         key_id, _, secret = rest.partition("_")
         key = self._ledger.key(key_id)
-        same = hmac.compare_digest(
-            hashlib.sha256(secret.encode()).digest(), _NOBODY if key is None else key.secret_sha256
-        )
+        same = _is_secret_of(key, secret)
         if key is None or not same or scheme != "Bearer" or prefix != _PREFIX:
             raise Refusal(Reason.BAD_KEY, "the API key is not known here: check it, or ask the operator for one")
         if key.revoked is not None:
@@ -111,6 +111,19 @@ class Guard:
             raise Refusal(Reason.KEY_EXPIRED, "the API key has expired: ask the operator for another")
         refuse_suspended(self._ledger, key)
         return key
+
+
+def _is_secret_of(key: Key | None, secret: str) -> bool:
+    """Whether a secret is the key's present one or its former one in its time. Always two comparisons, so that the time
+    tells neither which one it is, nor whether there are two, nor whether there is a key.
+    """
+    present, former = _NOBODY, _NOBODY
+    if key is not None:
+        present = key.secret_sha256
+        if key.former_sha256 is not None and key.former_until is not None and time.time() < key.former_until:
+            former = key.former_sha256
+    digest = hashlib.sha256(secret.encode()).digest()
+    return hmac.compare_digest(digest, present) | hmac.compare_digest(digest, former)
 
 
 def _end(context: Context, rpc: str, error: Exception) -> bytes:

@@ -27,6 +27,7 @@ from protos.mirage.v1.admin_pb2_grpc import AdminStub
 
 __all__ = ["Operator", "OperatorError", "RemoteOperator", "admin_socket", "ledger_path", "open_operator"]
 
+_LONGEST_OVERLAP = 365 * 24 * 3600
 _SOCKET_BYTES = 100  # a Unix socket's path has at most 107
 
 
@@ -81,6 +82,22 @@ class Operator:
             raise _no_such_key(request.key_id)
         return pb.RevokeKeyResponse()
 
+    def rotate_key(self, request: pb.RotateKeyRequest) -> pb.RotateKeyResponse:
+        now = time.time()
+        key = self._ledger.key(request.key_id)
+        if key is None:
+            raise _no_such_key(request.key_id)
+        if key.revoked is not None:
+            raise Refusal(
+                Reason.KEY_REVOKED, f"the key {key.key_id} was revoked: make another, oracle-server keys create"
+            )
+        if not 0 <= request.overlap <= _LONGEST_OVERLAP:
+            raise Refusal(Reason.BAD_INPUT, f"overlap={request.overlap} must lie in [0, {_LONGEST_OVERLAP}] seconds")
+        token, _, secret_sha256 = new_token(key.key_id)
+        # Without an overlap the old secret is never accepted again, whatever becomes of the clock.
+        self._ledger.rotate(key.key_id, secret_sha256, now + request.overlap if request.overlap else 0.0)
+        return pb.RotateKeyResponse(key=token, dropped=key.former_until is not None and now < key.former_until)
+
     def reinstate_key(self, request: pb.ReinstateKeyRequest) -> pb.ReinstateKeyResponse:
         if not self._ledger.reinstate(request.key_id, time.time()):
             raise _no_such_key(request.key_id)
@@ -104,6 +121,8 @@ class Operator:
         info.flags.extend(_flag(flag) for flag in self._ledger.flags(key.key_id))
         if key.revoked is not None:
             info.revoked.FromNanoseconds(int(key.revoked * 1e9))
+        if key.former_until is not None and time.time() < key.former_until:
+            info.former_until.FromNanoseconds(int(key.former_until * 1e9))
         with contextlib.suppress(LookupError, ValueError):  # taken away, or damaged: no card, so no capacity
             info.usage.CopyFrom(usage_message(self._ledger, key, self._repository.card(key.model)))
         return info
@@ -125,6 +144,10 @@ class RemoteOperator:
 
     def revoke_key(self, request: pb.RevokeKeyRequest) -> pb.RevokeKeyResponse:
         response: pb.RevokeKeyResponse = self._stub.RevokeKey(request)
+        return response
+
+    def rotate_key(self, request: pb.RotateKeyRequest) -> pb.RotateKeyResponse:
+        response: pb.RotateKeyResponse = self._stub.RotateKey(request)
         return response
 
     def reinstate_key(self, request: pb.ReinstateKeyRequest) -> pb.ReinstateKeyResponse:

@@ -161,6 +161,9 @@ class _AdminService:
     async def revoke_key(self, request: admin_pb2.RevokeKeyRequest, _: None) -> admin_pb2.RevokeKeyResponse:
         return await asyncio.to_thread(self._operator.revoke_key, request)
 
+    async def rotate_key(self, request: admin_pb2.RotateKeyRequest, _: None) -> admin_pb2.RotateKeyResponse:
+        return await asyncio.to_thread(self._operator.rotate_key, request)
+
     async def reinstate_key(self, request: admin_pb2.ReinstateKeyRequest, _: None) -> admin_pb2.ReinstateKeyResponse:
         return await asyncio.to_thread(self._operator.reinstate_key, request)
 

@@ -56,7 +56,7 @@ POLICY: Mapping[str, Rule] = {
     "/mirage.v1.Oracle/Usage": Rule(Caller.KEY),
     **{
         f"/mirage.v1.Admin/{call}": Rule(Caller.OPERATOR)
-        for call in ("CreateKey", "SetBudget", "RevokeKey", "ReinstateKey", "ListKeys", "Audit")
+        for call in ("CreateKey", "SetBudget", "RevokeKey", "RotateKey", "ReinstateKey", "ListKeys", "Audit")
     },
     "/grpc.health.v1.Health/Check": Rule(Caller.ANYBODY),
     "/grpc.health.v1.Health/Watch": Rule(Caller.ANYBODY),

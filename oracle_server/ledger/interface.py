@@ -22,7 +22,10 @@ __all__ = ["Charge", "Entry", "Flag", "Key", "Ledger", "Reservation", "Usage"]
 
 @dataclass(frozen=True)
 class Key:
-    """An API key as the ledger knows it: no secret, only its SHA-256."""
+    """An API key as the ledger knows it: no secret, only its SHA-256.
+
+    former_sha256  of the secret before the last rotation, which is accepted before `former_until`, in Unix time
+    """
 
     key_id: str
     label: str
@@ -31,6 +34,8 @@ class Key:
     secret_sha256: bytes
     created: float
     revoked: float | None = None
+    former_sha256: bytes | None = None
+    former_until: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Ledger(Protocol):
     def all_keys(self) -> list[Key]: ...
     def revoke(self, key_id: str, at: float) -> bool: ...
     def set_budget(self, key_id: str, budget: int | None) -> bool: ...
+    def rotate(self, key_id: str, secret_sha256: bytes, until: float) -> bool: ...
 
     def known(self, key_id: str, request_id: bytes) -> Entry | None: ...
     def reserve(self, key: Key, request_id: bytes, rows: int) -> Reservation: ...

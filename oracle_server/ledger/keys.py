@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 from dataclasses import dataclass, replace
+from typing import Any
 
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger.interface import Key, Reservation
@@ -21,7 +22,10 @@ CREATE TABLE IF NOT EXISTS keys (
     CHECK (budget IS NULL OR spent <= budget)
 ) WITHOUT ROWID;
 """
-_KEY = "SELECT key_id, label, model, contract, secret_sha256, created, revoked FROM keys"
+_KEY = (
+    "SELECT key_id, label, model, contract, secret_sha256, created, revoked, former_sha256, former_until"
+    " FROM keys LEFT JOIN former_secrets USING (key_id)"
+)
 
 
 @dataclass
@@ -134,6 +138,6 @@ class KeyTable:
         return account
 
 
-def _key(row: tuple[str, str, str, str, bytes, float, float | None]) -> Key:
-    key_id, label, model, contract, secret_sha256, created, revoked = row
-    return Key(key_id, label, model, Contract.from_dict(json.loads(contract)), secret_sha256, created, revoked)
+def _key(row: tuple[Any, ...]) -> Key:
+    key_id, label, model, contract, *rest = row
+    return Key(key_id, label, model, Contract.from_dict(json.loads(contract)), *rest)

@@ -24,6 +24,7 @@ from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger.flags import FLAG_TABLE, FlagTable
 from oracle_server.ledger.interface import Charge, Entry, Reservation, Usage
 from oracle_server.ledger.keys import KEY_TABLE, Account, KeyTable
+from oracle_server.ledger.secrets import SECRET_TABLE, SecretTable
 
 __all__ = ["SCHEMA", "LedgerError", "LedgerLocked", "SqliteLedger"]
 
@@ -54,7 +55,7 @@ class LedgerLocked(LedgerError):
     """Another process holds the ledger: a running server, as a rule."""
 
 
-class SqliteLedger(KeyTable, FlagTable):
+class SqliteLedger(KeyTable, FlagTable, SecretTable):
     """A `Ledger` in one file. Open it once: a second opener, in this process or another, gets `LedgerLocked`."""
 
     def __init__(self, path: Path) -> None:
@@ -93,7 +94,7 @@ class SqliteLedger(KeyTable, FlagTable):
                 f"the ledger {path} has schema {version} and this version reads up to {SCHEMA}:"
                 " install the mirage-range that wrote it, or a newer one"
             )
-        tables = f"{KEY_TABLE}{_TABLES}{FLAG_TABLE}"
+        tables = f"{KEY_TABLE}{_TABLES}{FLAG_TABLE}{SECRET_TABLE}"
         self._reader.executescript(f"BEGIN IMMEDIATE; {tables} PRAGMA user_version={SCHEMA}; COMMIT;")
         self._reader.execute("INSERT OR IGNORE INTO meta VALUES ('server_secret', ?)", (secrets.token_bytes(32),))
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from protos.mirage.v1 import oracle_pb2 as protos_dot_mirage_dot_v1_dot_oracle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/mirage/v1/admin.proto\x12\tmirage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dprotos/mirage/v1/oracle.proto\"W\n\x10\x43reateKeyRequest\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x08\x63ontract\x18\x03 \x01(\x0b\x32\x13.mirage.v1.Contract\"0\n\x11\x43reateKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"B\n\x10SetBudgetRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x13\n\x06\x62udget\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\t\n\x07_budget\"\x13\n\x11SetBudgetResponse\"\"\n\x10RevokeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x13\n\x11RevokeKeyResponse\"%\n\x13ReinstateKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14ReinstateKeyResponse\"\"\n\x0fListKeysRequest\x12\x0f\n\x07key_ids\x18\x01 \x03(\t\"\x8c\x01\n\x04\x46lag\x12\x10\n\x08\x64\x65tector\x18\x01 \x01(\t\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\x0b\n\x03row\x18\x03 \x01(\x04\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06lifted\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x02\n\x07KeyInfo\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12%\n\x08\x63ontract\x18\x04 \x01(\x0b\x32\x13.mirage.v1.Contract\x12+\n\x07\x63reated\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07revoked\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05usage\x18\x07 \x01(\x0b\x32\x18.mirage.v1.UsageResponse\x12\x1e\n\x05\x66lags\x18\x08 \x03(\x0b\x32\x0f.mirage.v1.Flag\"4\n\x10ListKeysResponse\x12 \n\x04keys\x18\x01 \x03(\x0b\x32\x12.mirage.v1.KeyInfo\"&\n\x0c\x41uditRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x04\"\xb4\x01\n\nAuditEntry\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0b\n\x03rpc\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x07 \x01(\x0c\x12\x0c\n\x04rows\x18\x08 \x01(\x04\x12\x0c\n\x04link\x18\t \x01(\x0c\"4\n\nAuditBatch\x12&\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x15.mirage.v1.AuditEntry2\xb0\x03\n\x05\x41\x64min\x12\x46\n\tCreateKey\x12\x1b.mirage.v1.CreateKeyRequest\x1a\x1c.mirage.v1.CreateKeyResponse\x12\x46\n\tSetBudget\x12\x1b.mirage.v1.SetBudgetRequest\x1a\x1c.mirage.v1.SetBudgetResponse\x12\x46\n\tRevokeKey\x12\x1b.mirage.v1.RevokeKeyRequest\x1a\x1c.mirage.v1.RevokeKeyResponse\x12O\n\x0cReinstateKey\x12\x1e.mirage.v1.ReinstateKeyRequest\x1a\x1f.mirage.v1.ReinstateKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.mirage.v1.ListKeysRequest\x1a\x1b.mirage.v1.ListKeysResponse\x12\x39\n\x05\x41udit\x12\x17.mirage.v1.AuditRequest\x1a\x15.mirage.v1.AuditBatch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/mirage/v1/admin.proto\x12\tmirage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dprotos/mirage/v1/oracle.proto\"W\n\x10\x43reateKeyRequest\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12%\n\x08\x63ontract\x18\x03 \x01(\x0b\x32\x13.mirage.v1.Contract\"0\n\x11\x43reateKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\"B\n\x10SetBudgetRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x13\n\x06\x62udget\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\t\n\x07_budget\"\x13\n\x11SetBudgetResponse\"\"\n\x10RevokeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x13\n\x11RevokeKeyResponse\"3\n\x10RotateKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07overlap\x18\x02 \x01(\x01\"1\n\x11RotateKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07\x64ropped\x18\x02 \x01(\x08\"%\n\x13ReinstateKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"\x16\n\x14ReinstateKeyResponse\"\"\n\x0fListKeysRequest\x12\x0f\n\x07key_ids\x18\x01 \x03(\t\"\x8c\x01\n\x04\x46lag\x12\x10\n\x08\x64\x65tector\x18\x01 \x01(\t\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\x0b\n\x03row\x18\x03 \x01(\x04\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x06lifted\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb3\x02\n\x07KeyInfo\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12%\n\x08\x63ontract\x18\x04 \x01(\x0b\x32\x13.mirage.v1.Contract\x12+\n\x07\x63reated\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07revoked\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05usage\x18\x07 \x01(\x0b\x32\x18.mirage.v1.UsageResponse\x12\x1e\n\x05\x66lags\x18\x08 \x03(\x0b\x32\x0f.mirage.v1.Flag\x12\x30\n\x0c\x66ormer_until\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"4\n\x10ListKeysResponse\x12 \n\x04keys\x18\x01 \x03(\x0b\x32\x12.mirage.v1.KeyInfo\"&\n\x0c\x41uditRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x04\"\xb4\x01\n\nAuditEntry\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0b\n\x03rpc\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x07 \x01(\x0c\x12\x0c\n\x04rows\x18\x08 \x01(\x04\x12\x0c\n\x04link\x18\t \x01(\x0c\"4\n\nAuditBatch\x12&\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x15.mirage.v1.AuditEntry2\xf8\x03\n\x05\x41\x64min\x12\x46\n\tCreateKey\x12\x1b.mirage.v1.CreateKeyRequest\x1a\x1c.mirage.v1.CreateKeyResponse\x12\x46\n\tSetBudget\x12\x1b.mirage.v1.SetBudgetRequest\x1a\x1c.mirage.v1.SetBudgetResponse\x12\x46\n\tRevokeKey\x12\x1b.mirage.v1.RevokeKeyRequest\x1a\x1c.mirage.v1.RevokeKeyResponse\x12\x46\n\tRotateKey\x12\x1b.mirage.v1.RotateKeyRequest\x1a\x1c.mirage.v1.RotateKeyResponse\x12O\n\x0cReinstateKey\x12\x1e.mirage.v1.ReinstateKeyRequest\x1a\x1f.mirage.v1.ReinstateKeyResponse\x12\x43\n\x08ListKeys\x12\x1a.mirage.v1.ListKeysRequest\x1a\x1b.mirage.v1.ListKeysResponse\x12\x39\n\x05\x41udit\x12\x17.mirage.v1.AuditRequest\x1a\x15.mirage.v1.AuditBatch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,24 +45,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEKEYREQUEST']._serialized_end=369
   _globals['_REVOKEKEYRESPONSE']._serialized_start=371
   _globals['_REVOKEKEYRESPONSE']._serialized_end=390
-  _globals['_REINSTATEKEYREQUEST']._serialized_start=392
-  _globals['_REINSTATEKEYREQUEST']._serialized_end=429
-  _globals['_REINSTATEKEYRESPONSE']._serialized_start=431
-  _globals['_REINSTATEKEYRESPONSE']._serialized_end=453
-  _globals['_LISTKEYSREQUEST']._serialized_start=455
-  _globals['_LISTKEYSREQUEST']._serialized_end=489
-  _globals['_FLAG']._serialized_start=492
-  _globals['_FLAG']._serialized_end=632
-  _globals['_KEYINFO']._serialized_start=635
-  _globals['_KEYINFO']._serialized_end=892
-  _globals['_LISTKEYSRESPONSE']._serialized_start=894
-  _globals['_LISTKEYSRESPONSE']._serialized_end=946
-  _globals['_AUDITREQUEST']._serialized_start=948
-  _globals['_AUDITREQUEST']._serialized_end=986
-  _globals['_AUDITENTRY']._serialized_start=989
-  _globals['_AUDITENTRY']._serialized_end=1169
-  _globals['_AUDITBATCH']._serialized_start=1171
-  _globals['_AUDITBATCH']._serialized_end=1223
-  _globals['_ADMIN']._serialized_start=1226
-  _globals['_ADMIN']._serialized_end=1658
+  _globals['_ROTATEKEYREQUEST']._serialized_start=392
+  _globals['_ROTATEKEYREQUEST']._serialized_end=443
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=445
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=494
+  _globals['_REINSTATEKEYREQUEST']._serialized_start=496
+  _globals['_REINSTATEKEYREQUEST']._serialized_end=533
+  _globals['_REINSTATEKEYRESPONSE']._serialized_start=535
+  _globals['_REINSTATEKEYRESPONSE']._serialized_end=557
+  _globals['_LISTKEYSREQUEST']._serialized_start=559
+  _globals['_LISTKEYSREQUEST']._serialized_end=593
+  _globals['_FLAG']._serialized_start=596
+  _globals['_FLAG']._serialized_end=736
+  _globals['_KEYINFO']._serialized_start=739
+  _globals['_KEYINFO']._serialized_end=1046
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1048
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1100
+  _globals['_AUDITREQUEST']._serialized_start=1102
+  _globals['_AUDITREQUEST']._serialized_end=1140
+  _globals['_AUDITENTRY']._serialized_start=1143
+  _globals['_AUDITENTRY']._serialized_end=1323
+  _globals['_AUDITBATCH']._serialized_start=1325
+  _globals['_AUDITBATCH']._serialized_end=1377
+  _globals['_ADMIN']._serialized_start=1380
+  _globals['_ADMIN']._serialized_end=1884
 # @@protoc_insertion_point(module_scope)

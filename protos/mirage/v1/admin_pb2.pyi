@@ -50,6 +50,22 @@ class RevokeKeyResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class RotateKeyRequest(_message.Message):
+    __slots__ = ("key_id", "overlap")
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    key_id: str
+    overlap: float
+    def __init__(self, key_id: _Optional[str] = ..., overlap: _Optional[float] = ...) -> None: ...
+
+class RotateKeyResponse(_message.Message):
+    __slots__ = ("key", "dropped")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    dropped: bool
+    def __init__(self, key: _Optional[str] = ..., dropped: bool = ...) -> None: ...
+
 class ReinstateKeyRequest(_message.Message):
     __slots__ = ("key_id",)
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
@@ -81,7 +97,7 @@ class Flag(_message.Message):
     def __init__(self, detector: _Optional[str] = ..., verdict: _Optional[str] = ..., row: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lifted: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class KeyInfo(_message.Message):
-    __slots__ = ("key_id", "label", "model", "contract", "created", "revoked", "usage", "flags")
+    __slots__ = ("key_id", "label", "model", "contract", "created", "revoked", "usage", "flags", "former_until")
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +106,7 @@ class KeyInfo(_message.Message):
     REVOKED_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
+    FORMER_UNTIL_FIELD_NUMBER: _ClassVar[int]
     key_id: str
     label: str
     model: str
@@ -98,7 +115,8 @@ class KeyInfo(_message.Message):
     revoked: _timestamp_pb2.Timestamp
     usage: _oracle_pb2.UsageResponse
     flags: _containers.RepeatedCompositeFieldContainer[Flag]
-    def __init__(self, key_id: _Optional[str] = ..., label: _Optional[str] = ..., model: _Optional[str] = ..., contract: _Optional[_Union[_oracle_pb2.Contract, _Mapping]] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoked: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., usage: _Optional[_Union[_oracle_pb2.UsageResponse, _Mapping]] = ..., flags: _Optional[_Iterable[_Union[Flag, _Mapping]]] = ...) -> None: ...
+    former_until: _timestamp_pb2.Timestamp
+    def __init__(self, key_id: _Optional[str] = ..., label: _Optional[str] = ..., model: _Optional[str] = ..., contract: _Optional[_Union[_oracle_pb2.Contract, _Mapping]] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revoked: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., usage: _Optional[_Union[_oracle_pb2.UsageResponse, _Mapping]] = ..., flags: _Optional[_Iterable[_Union[Flag, _Mapping]]] = ..., former_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListKeysResponse(_message.Message):
     __slots__ = ("keys",)

@@ -50,6 +50,11 @@ class AdminStub(object):
                 request_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyResponse.FromString,
                 _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/mirage.v1.Admin/RotateKey',
+                request_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
         self.ReinstateKey = channel.unary_unary(
                 '/mirage.v1.Admin/ReinstateKey',
                 request_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.ReinstateKeyRequest.SerializeToString,
@@ -91,6 +96,13 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateKey(self, request, context):
+        """A new secret for a key, in the answer and nowhere else. The one before it is accepted for a while, any older no more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReinstateKey(self, request, context):
         """A key that was throttled or suspended is served again; what its detectors remember of its queries is forgotten.
         """
@@ -128,6 +140,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyRequest.FromString,
                     response_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyResponse.SerializeToString,
+            ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RotateKeyRequest.FromString,
+                    response_serializer=protos_dot_mirage_dot_v1_dot_admin__pb2.RotateKeyResponse.SerializeToString,
             ),
             'ReinstateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.ReinstateKey,
@@ -227,6 +244,33 @@ class Admin(object):
             '/mirage.v1.Admin/RevokeKey',
             protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyRequest.SerializeToString,
             protos_dot_mirage_dot_v1_dot_admin__pb2.RevokeKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mirage.v1.Admin/RotateKey',
+            protos_dot_mirage_dot_v1_dot_admin__pb2.RotateKeyRequest.SerializeToString,
+            protos_dot_mirage_dot_v1_dot_admin__pb2.RotateKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -162,6 +162,7 @@ def admin_calls(stub: AdminStub, metadata: Any) -> list[Callable[[], object]]:
         lambda: stub.CreateKey(admin_pb2.CreateKeyRequest(model="linear"), metadata=metadata),
         lambda: stub.SetBudget(admin_pb2.SetBudgetRequest(key_id="x"), metadata=metadata),
         lambda: stub.RevokeKey(admin_pb2.RevokeKeyRequest(key_id="x"), metadata=metadata),
+        lambda: stub.RotateKey(admin_pb2.RotateKeyRequest(key_id="x"), metadata=metadata),
         lambda: stub.ReinstateKey(admin_pb2.ReinstateKeyRequest(key_id="x"), metadata=metadata),
         lambda: stub.ListKeys(admin_pb2.ListKeysRequest(), metadata=metadata),
         lambda: list(stub.Audit(admin_pb2.AuditRequest(), metadata=metadata)),
