@@ -22,6 +22,7 @@ _SCHEMA = pa.schema(
         ("request_id", pa.binary()),
         ("digest", pa.binary()),
         ("rows", pa.uint64()),
+        ("link", pa.binary()),
     ]
 )
 

@@ -16,10 +16,12 @@ from rich.table import Table
 
 from defenses.detection import DETECTIONS
 from defenses.response import RESPONSES
+from oracle_server.cli_certs import certs
 from oracle_server.cli_common import ROOT, named_defence, one_sentence
 from oracle_server.cli_detections import named_detection, state_words
 from oracle_server.cli_features import train_features
 from oracle_server.cli_models import MODEL_COMMANDS
+from oracle_server.cli_secrets import KEY_OUT, rotate, told
 from oracle_server.contracts import contract_from_message, contract_message, contract_words
 from oracle_server.ledger import SqliteLedger
 from oracle_server.operator import OperatorError, ledger_path, open_operator
@@ -43,6 +45,7 @@ def main() -> None:
 for command in MODEL_COMMANDS:
     main.add_command(command)
 main.add_command(train_features)
+main.add_command(certs)
 
 
 @main.command("serve", epilog="Example: oracle-server serve --root oracle --port 50051 --device auto")
@@ -65,7 +68,25 @@ main.add_command(train_features)
     help="Without TLS, listen on other addresses too: keys and answers travel readable. Only behind what encrypts.",
 )
 @click.option("--reflection", is_flag=True, help="Serve gRPC reflection.")
-def serve_(tls_certificate: Path | None, tls_key: Path | None, tls_client_ca: Path | None, **options: Any) -> None:
+@click.option(
+    "--audit-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="MIRAGE_AUDIT_KEY",
+    help="File of the key that chains the log; made when missing. Default: audit.key in --root.",
+)
+@click.option(
+    "--adopt-ledger",
+    is_flag=True,
+    help="Take over a ledger that is a copy, or that its audit key does not fit: its original must never serve again.",
+)
+def serve_(
+    audit_key: Path | None,
+    adopt_ledger: bool,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    **options: Any,
+) -> None:
     """Serve every model below --root until SIGTERM."""
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key go together")
@@ -75,8 +96,9 @@ def serve_(tls_certificate: Path | None, tls_key: Path | None, tls_client_ca: Pa
     with one_sentence():
         if options["threads"] < 1 or options["batch"] < 1 or options["max_rows"] < 1:
             raise click.UsageError("--threads, --batch and --max-rows must be at least 1")
-        ledger = SqliteLedger(ledger_path(options["root"]))
+        ledger = SqliteLedger(ledger_path(options["root"]), audit_key, adopt_ledger)
         with contextlib.closing(ledger), contextlib.ExitStack() as stack:
+            ledger.open_chain()
 
             def started(address: str) -> None:
                 stack.callback(write_address(options["root"], address))
@@ -87,7 +109,10 @@ def serve_(tls_certificate: Path | None, tls_key: Path | None, tls_client_ca: Pa
 
 @main.group()
 def keys() -> None:
-    """Make, change, revoke, reinstate and list API keys; the server may run meanwhile."""
+    """Make, change, rotate, revoke, reinstate and list API keys; the server may run meanwhile."""
+
+
+keys.add_command(rotate)
 
 
 @keys.command("create", epilog="Example: oracle-server keys create --model m/1 --access scores --top-k 1 --budget 5000")
@@ -113,6 +138,7 @@ def keys() -> None:
 @click.option("--budget", type=int, help="Rows that may be answered.")
 @click.option("--rate", type=float, help="Rows a second.")
 @click.option("--expires-in", type=float, help="Seconds until the key is refused.")
+@KEY_OUT
 def create(
     root: Path,
     model: str,
@@ -122,6 +148,7 @@ def create(
     defences: tuple[str, ...],
     detections: tuple[str, ...],
     expires_in: float | None,
+    out: Path | None,
     **numbers: Any,
 ) -> None:
     """Make a key and print it, once.
@@ -129,7 +156,7 @@ def create(
     --detect names a detector of attacks in the key's queries and what follows when it finds
     one: verdict=log (the default), throttle (to rate=1 rows a second, unless it says otherwise) or suspend.
     """
-    with one_sentence(), open_operator(root) as operator:
+    with one_sentence(), open_operator(root) as operator, told(out) as tell:
         contract = Contract(
             Access(access),
             features=tuple(group for word in features.split(",") if (group := word.strip())),
@@ -139,7 +166,8 @@ def create(
             **numbers,
         )
         request = admin_pb2.CreateKeyRequest(label=label, model=model, contract=contract_message(contract))
-        click.echo(operator.create_key(request).key)
+        made = operator.create_key(request)
+        tell(made.key, made.key_id)
 
 
 @keys.command("budget", epilog="Example: oracle-server keys budget 5f0c2a9d41b7e603 20000")

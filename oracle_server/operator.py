@@ -216,6 +216,7 @@ def _entry(entry: Entry) -> pb.AuditEntry:
         request_id=entry.request_id,
         digest=entry.digest,
         rows=entry.rows,
+        link=entry.link,
     )
     message.time.FromNanoseconds(int(entry.time * 1e9))
     return message

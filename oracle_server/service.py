@@ -88,7 +88,7 @@ class OracleService:
         pair = (key.key_id, request.request_id)
         while (first := self._in_flight.get(pair)) is not None:  # the same id again: after the first, as its retry
             await asyncio.wait([first])
-        hosted.scheduler.admit(len(inputs))
+        hosted.scheduler.admit(key.key_id, len(inputs))
         self._rates.take(key, len(inputs))
         charging = _Charging(
             self._ledger, key, request, inputs, lambda charge: self._watch.look(key, hosted.card, inputs, charge)
@@ -108,7 +108,7 @@ class OracleService:
         self, hosted: Hosted, key: Key, request: pb.PredictRequest, inputs: np.ndarray, charging: _Charging
     ) -> pb.PredictResponse:
         try:
-            logits = await hosted.scheduler.logits(inputs, charging.start)
+            logits = await hosted.scheduler.logits(key.key_id, inputs, charging.start)
         except Refusal as refusal:
             raise Refusal(refusal.reason, refusal.sentence, charged=(await charging.done()).rows) from None
         charge = await charging.done()
@@ -122,6 +122,7 @@ class OracleService:
                 spent=charge.spent,
                 budget_left=_left(key, charge.spent),
                 sequence=charge.sequence,
+                head=charge.head,
             )
         )
         return response
@@ -222,7 +223,7 @@ class _Charging:
             return
         if (entry.model, entry.digest) != (self._key.model, await self._digest()):
             raise Refusal(Reason.ID_REUSED, "this request id was used for other bytes: take a new id")
-        self._retry = Charge(0, self._ledger.usage(self._key.key_id).spent, entry.sequence)
+        self._retry = Charge(0, self._ledger.usage(self._key.key_id).spent, entry.sequence, entry.link)
 
     def start(self) -> None:
         self.started = True

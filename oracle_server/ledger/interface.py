@@ -17,7 +17,15 @@ from typing import Protocol
 
 from oracle_server.threat_model import Contract
 
-__all__ = ["Charge", "Entry", "Flag", "Key", "Ledger", "Reservation", "Usage"]
+__all__ = ["Charge", "Entry", "Flag", "Key", "Ledger", "LedgerError", "LedgerLocked", "Reservation", "Usage"]
+
+
+class LedgerError(RuntimeError):
+    """The ledger cannot be used; the sentence says what to do."""
+
+
+class LedgerLocked(LedgerError):
+    """Another process holds the ledger: a running server, as a rule."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,14 @@ class Reservation:
 
 @dataclass(frozen=True)
 class Charge:
-    """A durable entry: `rows` charged now (0 for a retry), `spent` by the key in all, its sequence number."""
+    """A durable entry: `rows` charged now (0 for a retry), `spent` by the key in all, the sequence number of its line
+    in the log, and `head`, that line's link in the chain.
+    """
 
     rows: int
     spent: int
     sequence: int
+    head: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the log."""
+    """One line of the log; `link` chains it to the one before (empty in a ledger that keeps no chain)."""
 
     sequence: int
     time: float
@@ -77,6 +88,7 @@ class Entry:
     request_id: bytes
     digest: bytes
     rows: int
+    link: bytes = b""
 
 
 @dataclass(frozen=True)

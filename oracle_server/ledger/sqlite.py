@@ -8,9 +8,7 @@ the transaction that logs the charge: a restart reads no history, however long t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import queue
 import secrets
 import sqlite3
@@ -21,59 +19,59 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from oracle_server.errors import Reason, Refusal
+from oracle_server.ledger.chain import ENTRY, Chain
 from oracle_server.ledger.flags import FLAG_TABLE, FlagTable
-from oracle_server.ledger.interface import Charge, Entry, Reservation, Usage
+from oracle_server.ledger.interface import Charge, Entry, LedgerError, Reservation, Usage
 from oracle_server.ledger.keys import KEY_TABLE, Account, KeyTable
+from oracle_server.ledger.place import Place
 from oracle_server.ledger.secrets import SECRET_TABLE, SecretTable
 
-__all__ = ["SCHEMA", "LedgerError", "LedgerLocked", "SqliteLedger"]
+__all__ = ["SCHEMA", "SqliteLedger"]
 
-SCHEMA = 1
+SCHEMA = 2
 _LOG = logging.getLogger(__name__)
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS log (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, key_id TEXT NOT NULL REFERENCES keys,
     rpc TEXT NOT NULL, model TEXT NOT NULL, request_id BLOB NOT NULL, digest BLOB NOT NULL,
-    rows INTEGER NOT NULL CHECK (rows >= 0),
+    rows INTEGER NOT NULL CHECK (rows >= 0), link BLOB,
     UNIQUE (key_id, request_id)
 );
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
-_ENTRY = "SELECT sequence, time, key_id, rpc, model, request_id, digest, rows FROM log"
 _MOST_IN_A_COMMIT = 1024
 _NOT_WRITTEN = "the ledger could not be written, nothing was charged: tell the operator"
 
 _Pending = tuple[Reservation, str, bytes, "Future[Charge]"]
 
 
-class LedgerError(RuntimeError):
-    """The ledger cannot be used; the sentence says what to do."""
-
-
-class LedgerLocked(LedgerError):
-    """Another process holds the ledger: a running server, as a rule."""
-
-
 class SqliteLedger(KeyTable, FlagTable, SecretTable):
-    """A `Ledger` in one file. Open it once: a second opener, in this process or another, gets `LedgerLocked`."""
+    """A `Ledger` in one file. Open it once: a second opener, in this process or another, gets `LedgerLocked`.
 
-    def __init__(self, path: Path) -> None:
+    audit_key  the file of the key under which the log is chained, made at first use; beside the ledger by default
+    adopt      take over a copy, or a log that its audit key does not fit, as the original
+    """
+
+    def __init__(self, path: Path, audit_key: Path | None = None, adopt: bool = False) -> None:
         with contextlib.ExitStack() as opened:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                opened.enter_context(contextlib.closing(_LockFile(path.with_suffix(".lock"))))
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # hashes and the server's secret: nobody else's
+                place = opened.enter_context(contextlib.closing(Place(path)))
                 self._reader = opened.enter_context(contextlib.closing(self._connect(path)))
                 self._prepare(path)
+                place.recognise(self._reader, adopt)
                 self._writer = opened.enter_context(contextlib.closing(self._connect(path)))
-                row = self._reader.execute("SELECT value FROM meta WHERE name = 'server_secret'").fetchone()
+                meta = dict(self._reader.execute("SELECT name, value FROM meta").fetchall())
             except (sqlite3.Error, OSError) as error:
                 raise LedgerError(
                     f"cannot use the ledger {path}: {error}; check the disk and the file's permissions"
                 ) from error
             self._opened = opened.pop_all()
-        self.server_secret: bytes = row[0]
+        self.server_secret: bytes = meta["server_secret"]
+        self._identity: bytes = meta["identity"]
+        self._audit_key, self._adopt = audit_key or path.with_name("audit.key"), adopt
+        self._chain: Chain | None = None  # opened by who charges first: the operator's commands need no key
         self._lock = threading.Lock()  # the reader connection and the reservations
         self._accounts: dict[str, Account] = {}
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
@@ -94,9 +92,11 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
                 f"the ledger {path} has schema {version} and this version reads up to {SCHEMA}:"
                 " install the mirage-range that wrote it, or a newer one"
             )
-        tables = f"{KEY_TABLE}{_TABLES}{FLAG_TABLE}{SECRET_TABLE}"
+        change = "ALTER TABLE log ADD COLUMN link BLOB;" if version == 1 else ""
+        tables = f"{change}{KEY_TABLE}{_TABLES}{FLAG_TABLE}{SECRET_TABLE}"
         self._reader.executescript(f"BEGIN IMMEDIATE; {tables} PRAGMA user_version={SCHEMA}; COMMIT;")
-        self._reader.execute("INSERT OR IGNORE INTO meta VALUES ('server_secret', ?)", (secrets.token_bytes(32),))
+        for name, size in (("server_secret", 32), ("identity", 16)):
+            self._reader.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, secrets.token_bytes(size)))
 
     # Charges
 
@@ -126,18 +126,27 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
             if last:
                 return
 
+    def open_chain(self) -> None:
+        """Take up the chain of the log now and not at the first charge; `LedgerError` when it does not fit the log."""
+        if self._chain is None:
+            self._chain = Chain(self._writer, self._audit_key, self._identity, self._adopt)
+
     def _commit(self, batch: list[_Pending]) -> None:
         outcomes: list[Charge | Refusal] = []
         try:
+            self.open_chain()
+            assert self._chain is not None
             self._writer.execute("BEGIN IMMEDIATE")
             for reservation, rpc, digest, _ in batch:
-                outcomes.append(self._enter(reservation, rpc, digest))
+                outcomes.append(self._enter(self._chain, reservation, rpc, digest))
             self._writer.execute("COMMIT")
+            self._chain.keep()
         except Exception:
             _LOG.exception(_NOT_WRITTEN)
             with contextlib.suppress(sqlite3.Error):
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
+            self._close_chain()  # its end is read from the disk again
             outcomes = [Refusal(Reason.LEDGER_FAILED, _NOT_WRITTEN)] * len(batch)
         with self._lock:
             for (reservation, *_), outcome in zip(batch, outcomes, strict=True):
@@ -151,7 +160,12 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
             else:
                 future.set_exception(outcome)
 
-    def _enter(self, reservation: Reservation, rpc: str, digest: bytes) -> Charge | Refusal:
+    def _close_chain(self) -> None:
+        if self._chain is not None:
+            self._chain.close()
+            self._chain = None
+
+    def _enter(self, chain: Chain, reservation: Reservation, rpc: str, digest: bytes) -> Charge | Refusal:
         """One charge inside the open transaction; the checks of `reserve` once more, now against the disk."""
         key_id, rows = reservation.key_id, reservation.rows
         before = _find(self._writer, key_id, reservation.request_id)
@@ -159,7 +173,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
             if (before.model, before.digest) != (reservation.model, digest):
                 return Refusal(Reason.ID_REUSED, "this request id was used for other bytes: take a new id")
             (spent,) = self._writer.execute("SELECT spent FROM keys WHERE key_id = ?", (key_id,)).fetchone()
-            return Charge(0, spent, before.sequence)
+            return Charge(0, spent, before.sequence, before.link)
         row = self._writer.execute(
             "UPDATE keys SET spent = spent + ?, downloads = downloads + ? WHERE key_id = ?"
             " AND (budget IS NULL OR spent + ? <= budget) RETURNING spent",
@@ -167,12 +181,13 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         ).fetchone()
         if row is None:
             return Refusal(Reason.BUDGET_SPENT, "the budget was spent by another call of this key")
-        cursor = self._writer.execute(
-            "INSERT INTO log (time, key_id, rpc, model, request_id, digest, rows) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (time.time(), key_id, rpc, reservation.model, reservation.request_id, digest, rows),
+        told = key_id, rpc, reservation.model, reservation.request_id, digest, rows
+        entry = Entry(chain.sequence + 1, time.time(), *told)
+        link = chain.extend(entry)
+        self._writer.execute(
+            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (entry.sequence, entry.time, *told, link)
         )
-        assert cursor.lastrowid is not None
-        return Charge(rows, row[0], cursor.lastrowid)
+        return Charge(rows, row[0], entry.sequence, link)
 
     # Reading
 
@@ -187,7 +202,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         """The log by rising sequence number, at most `limit` lines after sequence number `after`."""
         with self._lock:
             rows = self._reader.execute(
-                f"{_ENTRY} WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, limit)
+                f"{ENTRY} WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, limit)
             ).fetchall()
         return (Entry(*row) for row in rows)
 
@@ -195,27 +210,11 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         """Write what is queued, then close. The future of every charge is done on return."""
         self._queue.put(None)
         self._thread.join()
+        self._close_chain()
         with self._lock:
             self._opened.close()
 
 
-class _LockFile:
-    """An advisory lock that ends with the process, however it ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise LedgerLocked(
-                f"the ledger beside {path} is in use by another server: stop that one, or choose another --root"
-            ) from None
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-
 def _find(connection: sqlite3.Connection, key_id: str, request_id: bytes) -> Entry | None:
-    row = connection.execute(f"{_ENTRY} WHERE key_id = ? AND request_id = ?", (key_id, request_id)).fetchone()
+    row = connection.execute(f"{ENTRY} WHERE key_id = ? AND request_id = ?", (key_id, request_id)).fetchone()
     return None if row is None else Entry(*row)

@@ -42,7 +42,7 @@ def test_a_retry_is_free_and_other_bytes_are_refused(ledger: SqliteLedger, make_
     assert (first.rows, first.spent) == (3, 3)
     second = charge(ledger, key, b"two", 2)
     assert (second.spent, second.sequence) == (5, first.sequence + 1)
-    assert charge(ledger, key, b"one", 3) == Charge(0, 5, first.sequence)
+    assert charge(ledger, key, b"one", 3) == Charge(0, 5, first.sequence, first.head)
     assert refusal(lambda: charge(ledger, key, b"one", 3, b"other bytes")).reason is Reason.ID_REUSED
     assert refusal(lambda: charge(ledger, replace(key, model="m/2"), b"one", 3)).reason is Reason.ID_REUSED
     entry = ledger.known("k", b"one")

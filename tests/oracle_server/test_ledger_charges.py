@@ -251,9 +251,9 @@ def charge_until_killed(path: Path, name: str, seconds: float, folder: Path) -> 
         return [first, *child.stdout]
 
 
-def check_books(path: Path, acknowledged: dict[str, tuple[int, int]], budget: int) -> None:
+def check_books(path: Path, acknowledged: dict[str, tuple[int, int]], budget: int, adopt: bool = False) -> None:
     """After a crash: everything acknowledged is in the log, and the log is what the key has spent."""
-    with closing(SqliteLedger(path)) as ledger:
+    with closing(SqliteLedger(path, adopt=adopt)) as ledger:
         log = {entry.request_id.decode(): (entry.rows, entry.sequence) for entry in ledger.entries()}
         assert acknowledged.items() <= log.items()
         assert ledger.usage("k").spent == sum(rows for rows, _ in log.values()) <= budget
@@ -284,4 +284,4 @@ def test_a_killed_ledger_has_every_charge_that_it_acknowledged(
         with closing(sqlite3.connect(broken)) as connection, connection:
             connection.execute(damage)
         with pytest.raises(AssertionError):
-            check_books(broken, acknowledged, budget)
+            check_books(broken, acknowledged, budget, adopt=True)

@@ -65,7 +65,7 @@ def test_ledger_of_a_newer_schema(forker: Forker, root: Path) -> None:
         ledger.execute("PRAGMA user_version = 99")
     before = (root / "ledger.db").read_bytes()
     sentence = (
-        "the ledger {root}/ledger.db has schema 99 and this version reads up to 1:"
+        "the ledger {root}/ledger.db has schema 99 and this version reads up to 2:"
         " install the mirage-range that wrote it, or a newer one"
     )
     assert_does_not_start(forker, root, sentence)
