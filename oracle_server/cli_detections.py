@@ -27,11 +27,13 @@ def named_detection(text: str) -> tuple[str, str, tuple[tuple[str, float], ...]]
 
 
 def state_words(info: admin_pb2.KeyInfo, expired: bool) -> str:
-    """Whether a key is served, and a line for each flag."""
+    """Whether a key is served, a line for each flag, and one while an old secret is accepted beside the new one."""
     suspended = any(flag.verdict == "suspend" and not flag.HasField("lifted") for flag in info.flags)
     state = "revoked" if info.HasField("revoked") else "expired" if expired else "suspended" if suspended else "valid"
     lines = [
         f"flagged by {flag.detector} at row {flag.row} ({flag.verdict}{', lifted' if flag.HasField('lifted') else ''})"
         for flag in info.flags
     ]
+    if info.HasField("former_until"):
+        lines.append(f"old secret accepted until {info.former_until.ToDatetime():%Y-%m-%d %H:%M:%S} UTC")
     return "\n".join([state, *lines])
