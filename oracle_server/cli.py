@@ -68,7 +68,25 @@ main.add_command(certs)
     help="Without TLS, listen on other addresses too: keys and answers travel readable. Only behind what encrypts.",
 )
 @click.option("--reflection", is_flag=True, help="Serve gRPC reflection.")
-def serve_(tls_certificate: Path | None, tls_key: Path | None, tls_client_ca: Path | None, **options: Any) -> None:
+@click.option(
+    "--audit-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="MIRAGE_AUDIT_KEY",
+    help="File of the key that chains the log; made when missing. Default: audit.key in --root.",
+)
+@click.option(
+    "--adopt-ledger",
+    is_flag=True,
+    help="Take over a ledger that is a copy, or that its audit key does not fit: its original must never serve again.",
+)
+def serve_(
+    audit_key: Path | None,
+    adopt_ledger: bool,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    **options: Any,
+) -> None:
     """Serve every model below --root until SIGTERM."""
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key go together")
@@ -78,8 +96,9 @@ def serve_(tls_certificate: Path | None, tls_key: Path | None, tls_client_ca: Pa
     with one_sentence():
         if options["threads"] < 1 or options["batch"] < 1 or options["max_rows"] < 1:
             raise click.UsageError("--threads, --batch and --max-rows must be at least 1")
-        ledger = SqliteLedger(ledger_path(options["root"]))
+        ledger = SqliteLedger(ledger_path(options["root"]), audit_key, adopt_ledger)
         with contextlib.closing(ledger), contextlib.ExitStack() as stack:
+            ledger.open_chain()
 
             def started(address: str) -> None:
                 stack.callback(write_address(options["root"], address))
