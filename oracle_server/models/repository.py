@@ -61,6 +61,5 @@ class Repository:
             for name, path in (parts or {}).items():
                 shutil.copyfile(path, Path(new) / f"{name}.pt2")
             card.write(Path(new) / "card.json")
-            os.chmod(new, 0o755)
-            os.rename(new, target)
+            os.rename(new, target)  # of mode 0700: whoever else is on this machine has no contract for the weights
             os.mkdir(new)  # for TemporaryDirectory to remove
