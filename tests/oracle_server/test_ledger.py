@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 import stat
-import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger import Charge, Key, LedgerError, LedgerLocked, SqliteLedger, Usage
 from oracle_server.ledger.sqlite import SCHEMA
-from oracle_server.threat_model import Access, Contract
 
 MakeKey = Callable[..., Key]
 
@@ -75,52 +70,6 @@ def test_downloads_are_counted_apart(ledger: SqliteLedger, make_key: MakeKey) ->
     assert ledger.usage("k") == Usage(spent=0, downloads=1)
     with pytest.raises(KeyError):
         ledger.usage("nobody")
-
-
-OPERATIONS = st.lists(
-    st.tuples(
-        st.sampled_from([b"a", b"b", b"c", b"d"]),
-        st.integers(0, 4),
-        st.sampled_from([b"x", b"y"]),
-        st.sampled_from(["charge", "charge", "charge", "cancel", "restart"]),
-    ),
-    max_size=12,
-)
-
-
-@settings(max_examples=25)
-@given(st.none() | st.integers(0, 8), OPERATIONS)
-def test_any_sequence_of_calls_agrees_with_a_dictionary(
-    budget: int | None, operations: list[tuple[bytes, int, bytes, str]]
-) -> None:
-    key = Key("k", "", "m/1", Contract(Access.SCORES, budget=budget), b"", 0.0)
-    entries: dict[bytes, tuple[int, bytes]] = {}
-    with tempfile.TemporaryDirectory(prefix="ml") as folder:
-        ledger = SqliteLedger(Path(folder) / "l.db")
-        ledger.add_key(key)
-        for request_id, rows, digest, what in operations:
-            spent = sum(rows for rows, _ in entries.values())
-            if what == "restart":
-                ledger.close()
-                ledger = SqliteLedger(Path(folder) / "l.db")
-            elif budget is not None and spent + rows > budget:
-                assert refusal(lambda: ledger.reserve(key, request_id, rows)).reason is Reason.BUDGET_SPENT  # noqa: B023
-            elif what == "cancel":
-                ledger.cancel(ledger.reserve(key, request_id, rows))
-            elif request_id not in entries:
-                charged = charge(ledger, key, request_id, rows, digest)
-                assert (charged.rows, charged.spent) == (rows, spent + rows)
-                entries[request_id] = rows, digest
-            elif entries[request_id][1] == digest:
-                assert charge(ledger, key, request_id, rows, digest).rows == 0
-            else:
-                refused = refusal(lambda: charge(ledger, key, request_id, rows, digest))  # noqa: B023
-                assert refused.reason is Reason.ID_REUSED
-        log = list(ledger.entries())
-        assert {entry.request_id: (entry.rows, entry.digest) for entry in log} == entries
-        assert all(one.sequence < two.sequence for one, two in itertools.pairwise(log))
-        assert ledger.usage("k").spent == sum(rows for rows, _ in entries.values())
-        ledger.close()
 
 
 def test_keys_survive_a_restart(tmp_path: Path, make_key: MakeKey) -> None:
