@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,16 @@ from rich.table import Table
 from attacker.attacks import METHODS
 from attacker.averaged import Averaged
 from attacker.batch import read_batch
-from attacker.cli_common import REFUSED, chosen_device, ends_at_ctrl_c, one_sentence
+from attacker.cli_common import (
+    KEY_FILE,
+    REFUSED,
+    chosen_device,
+    ends_at_ctrl_c,
+    one_sentence,
+    private,
+    reaches,
+    read_keys,
+)
 from attacker.cli_prior import prior
 from attacker.decoder import load_decoder
 from attacker.images import read_images
@@ -34,8 +42,8 @@ __all__ = ["REFUSED", "main"]
 @click.group(epilog="Example: attacker run mi_face --address 127.0.0.1:50051 --targets all --out runs/first")
 @click.version_option(package_name="mirage-range")
 def main() -> None:
-    """Model inversion through the interface of a hosted model. The API key is read from MIRAGE_KEY; several keys, with
-    commas between them, take turns.
+    """Model inversion through the interface of a hosted model. The API key is read from MIRAGE_KEY or from --key-file;
+    several keys, with commas between them, take turns.
     """
 
 
@@ -56,10 +64,8 @@ def list_() -> None:
 
 @main.command("run", epilog="Example: MIRAGE_KEY=... attacker run numeric --targets 0,1,2 --set probe=1.0 --out runs/n")
 @click.argument("method")
-@click.option("--address", default="127.0.0.1:50051", show_default=True)
-@click.option(
-    "--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM to trust; uses TLS."
-)
+@reaches
+@KEY_FILE
 @click.option("--targets", default="all", show_default=True, help="Classes, or entries of --given: all, 0-9, or 3,5,8.")
 @click.option("--set", "settings", multiple=True, help="parameter=value; see attacker list. May be repeated.")
 @click.option("--public", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of public data.")
@@ -90,7 +96,8 @@ def list_() -> None:
 def run_(
     method: str,
     address: str,
-    certificate: Path | None,
+    reach: dict[str, Any],
+    key_file: Path | None,
     targets: str,
     settings: tuple[str, ...],
     public: Path | None,
@@ -105,7 +112,6 @@ def run_(
     quiet: bool,
 ) -> None:
     """Run METHOD; the same command again resumes a run that was stopped, without paying twice."""
-    key = _key()
     torch.set_num_threads(threads)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
@@ -121,9 +127,8 @@ def run_(
         def notice(text: str) -> None:
             bar.update(task, description=f"{method}, {text}")
 
-        options: dict[str, Any] = {"certificate": certificate, "patience": patience}
-        options |= {"progress": progress, "notice": notice}
-        keys = key.split(",")
+        keys = read_keys(key_file)
+        options = reach | {"patience": patience, "progress": progress, "notice": notice}
         oracle = (
             Oracle(address, keys, **options) if repeats == 1 else Averaged(address, keys, repeats=repeats, **options)
         )
@@ -135,27 +140,25 @@ def run_(
 
 @main.command("batch", epilog="Example: attacker batch runs.jsonl --address 127.0.0.1:50051 --out runs/trees")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--address", default="127.0.0.1:50051", show_default=True)
-@click.option(
-    "--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM to trust; uses TLS."
-)
+@reaches
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of all the runs.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...; for downloaded models.")
 @click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for a server that is away.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def batch_(
-    file: Path, address: str, certificate: Path | None, out: Path, device: str, patience: float, quiet: bool
+    file: Path, address: str, reach: dict[str, Any], out: Path, device: str, patience: float, quiet: bool
 ) -> None:
     """Run many short attacks one after another: FILE has a JSON object a line, {"key", "name", "method"} and, as for
-    attacker run, "set" (a list), "targets", "given", "seed". Each goes to OUT/NAME; finished ones are skipped.
+    attacker run, "set" (a list), "targets", "given", "seed". Each goes to OUT/NAME; finished ones are skipped. Nobody
+    else may read FILE, for the keys in it.
     """
     torch.set_num_threads(1)
     bar = Progress(console=Console(stderr=True), transient=True, disable=quiet)
     with bar, ends_at_ctrl_c(bar, f"the run in {out}"), one_sentence():
-        runs = read_batch(file)
+        runs = read_batch(private(file))
         for one in bar.track(runs, description=file.name):
             chosen = make_method(one.method, one.settings, None, one.given)
-            oracle = Oracle(address, one.key, certificate=certificate, patience=patience)
+            oracle = Oracle(address, one.key, patience=patience, **reach)
             with contextlib.closing(oracle):
                 numbers = _targets(one.targets, target_count(oracle, chosen))
                 run(oracle, one.method, chosen, numbers, one.seed, out / one.name, device=chosen_device(device))
@@ -164,17 +167,15 @@ def batch_(
 
 @main.command(epilog="Example: MIRAGE_KEY=... attacker ask photos.npy --out runs/asked")
 @click.argument("images", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--address", default="127.0.0.1:50051", show_default=True)
-@click.option(
-    "--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM to trust; uses TLS."
-)
+@reaches
+@KEY_FILE
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the answers.")
-def ask(images: Path, address: str, certificate: Path | None, out: Path) -> None:
+def ask(images: Path, address: str, reach: dict[str, Any], key_file: Path | None, out: Path) -> None:
     """Ask about IMAGES (a .npy file, float32) as an ordinary user does, a query for each, and keep what is released.
 
     OUT/answers.npz is what attacker run inversion_network --given takes. Asked again, nothing is charged twice.
     """
-    with one_sentence(), contextlib.closing(Oracle(address, _key(), certificate=certificate)) as oracle:
+    with one_sentence(), contextlib.closing(Oracle(address, read_keys(key_file), **reach)) as oracle:
         rows = read_images(images, oracle)
         out.mkdir(parents=True, exist_ok=True)
         oracle.begin(out, {"asked": hashlib.sha256(rows.tobytes()).hexdigest(), "model": oracle.model_id})
@@ -200,13 +201,6 @@ def invert(network: Path, given: Path, out: Path) -> None:
         with out.open("wb") as file:
             np.savez(file, images=images)
     click.echo(f"{len(images)} images in [0, 1] of shape {images.shape[1:]} are in {out}")
-
-
-def _key() -> str:
-    key = os.environ.get("MIRAGE_KEY", "")
-    if not key:
-        raise click.ClickException("no API key: put it into the environment as MIRAGE_KEY")
-    return key
 
 
 def _show(result: dict[str, Any], out: Path) -> None:

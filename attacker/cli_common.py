@@ -1,12 +1,16 @@
-"""What the commands share: errors as one sentence, Ctrl-C, the device."""
+"""What the commands share: how a server is reached and with which keys, errors as one sentence, Ctrl-C, the device."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 import grpc
@@ -16,10 +20,67 @@ from rich.progress import Progress
 from attacker.journal import JournalError
 from attacker.oracle import OracleError
 from attacker.run import RunRefused
+from attacker.transport import Tls
 
-__all__ = ["REFUSED", "chosen_device", "ends_at_ctrl_c", "one_sentence"]
+__all__ = ["KEY_FILE", "REFUSED", "chosen_device", "ends_at_ctrl_c", "one_sentence", "private", "reaches", "read_keys"]
 
 REFUSED = 3  # exit status: the contract gives less than the method needs
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+KEY_FILE = click.option(
+    "--key-file",
+    type=_FILE,
+    help="File with the API key, or several; nobody else may read it. Default: the environment's MIRAGE_KEY.",
+)
+
+
+def reaches(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a command that talks to a server. It is given `address`, and as `reach` what else `Oracle` takes."""
+
+    @click.option("--address", default="127.0.0.1:50051", show_default=True)
+    @click.option("--certificate", type=_FILE, help="PEM to trust; uses TLS.")
+    @click.option("--client-certificate", type=_FILE, help="PEM to show to a server that asks for it (mutual TLS).")
+    @click.option("--client-key", type=_FILE, help="PEM private key of --client-certificate.")
+    @click.option(
+        "--plain-text-beyond-loopback",
+        is_flag=True,
+        help="Without TLS, talk to other machines too: the key and the answers travel readable.",
+    )
+    @functools.wraps(command)
+    def with_options(
+        certificate: Path | None,
+        client_certificate: Path | None,
+        client_key: Path | None,
+        plain_text_beyond_loopback: bool,
+        **others: Any,
+    ) -> None:
+        if (client_certificate is None) != (client_key is None):
+            raise click.UsageError("--client-certificate and --client-key go together")
+        if client_certificate is not None and certificate is None:
+            raise click.UsageError("--client-certificate needs --certificate: what to trust of the server")
+        tls = None if certificate is None else Tls(certificate, client_certificate, client_key)
+        command(**others, reach={"tls": tls, "plain_text_beyond_loopback": plain_text_beyond_loopback})
+
+    return with_options
+
+
+def read_keys(file: Path | None) -> list[str]:
+    """The API keys, with commas or white space between them, in a file or else in MIRAGE_KEY. Never on a command line,
+    which every user of the machine can read.
+    """
+    text = os.environ.get("MIRAGE_KEY", "") if file is None else private(file).read_text(encoding="utf-8")
+    keys = [key for key in re.split(r"[,\s]+", text) if key]
+    if not keys:
+        where = "put it into the environment as MIRAGE_KEY" if file is None else f"{file} has none in it"
+        raise click.ClickException(f"no API key: {where}")
+    return keys
+
+
+def private(file: Path) -> Path:
+    """The same file, when its owner alone can read it; `ValueError` otherwise."""
+    if file.stat().st_mode & 0o077:
+        raise ValueError(f"{file} holds keys and others may use it: chmod 600 {file}")
+    return file
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from torch import nn
 from attacker.answers import Answer, Contract, join, read_answer, reason_of
 from attacker.journal import Journal
 from attacker.on_device import OnDevice
+from attacker.transport import Tls, plain_text_options
 from protos import RANGE_MARKER, archive
 from protos.codec import decode, digest, dtype_name, raw, serialize
 from protos.contracts import contract_values
@@ -71,6 +72,7 @@ class Oracle:
     outputs      of a feature model: name and group of each, in [0, 1]; `released`: the names of those that this key
                  gets, in the order of the columns of an answer's numbers
     joint        the classifier was trained together with a network that inverts it
+    tls          files for TLS; without them plain text, on loopback unless `plain_text_beyond_loopback`
     patience     seconds of failures in a row before a run stops; it can be resumed
     max_rows     rows that one request carries at most: as many as the server takes, and no more than go fast
     spent        rows answered so far, counted here; `spent_on[c]` those asked for target c, `shared` those for all
@@ -85,7 +87,8 @@ class Oracle:
         address: str,
         key: str | Sequence[str],
         *,
-        certificate: Path | None = None,
+        tls: Tls | None = None,
+        plain_text_beyond_loopback: bool = False,
         patience: float = 60.0,
         progress: Callable[[int, int | None], None] = lambda spent, budget: None,
         notice: Callable[[str], None] = lambda text: None,
@@ -96,11 +99,11 @@ class Oracle:
             ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
         ]
-        if certificate is None:
+        if tls is None:
+            options += plain_text_options(address, plain_text_beyond_loopback)
             self._channel = grpc.insecure_channel(address, options=options)
         else:
-            trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
-            self._channel = grpc.secure_channel(address, trusted, options=options)
+            self._channel = grpc.secure_channel(address, tls.credentials(), options=options)
         self._address, self._patience = address, patience
         keys = [key] if isinstance(key, str) else key
         self._metadata = [(("authorization", f"Bearer {one}"),) for one in keys]

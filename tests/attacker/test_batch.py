@@ -15,6 +15,7 @@ from tests.serving import Forker, Server
 
 def lines(folder: Path, *runs: dict[str, Any] | str) -> Path:
     path = folder / "runs.jsonl"
+    path.touch(0o600)  # the keys of others are in it
     path.write_text("".join((run if isinstance(run, str) else json.dumps(run)) + "\n" for run in runs))
     return path
 
