@@ -3,7 +3,8 @@
 Eight keys with different contracts ask without pause; what broke off is asked again under its id once the server is
 back. After each kill the dead server's ledger stands on one side and what the clients were told on the other:
 answered <= charged <= budget for every key, nothing acknowledged is lost, no retry costs anything or gets another
-answer. Whatever does not hold is a violation, in words.
+answer, and the head in every receipt is the link of its line in the log. Whatever does not
+hold is a violation, in words.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
 
 from oracle_server.ledger import Entry, SqliteLedger
+from oracle_server.ledger.chain import audit_key_path
+from oracle_server.ledger.verify import verify
 from oracle_server.operator import ledger_path
 from protos.mirage.v1 import oracle_pb2 as pb
 from tests.serving import Caller, Server, inputs, refused
@@ -74,6 +78,7 @@ def kill_series(server: Server, kills: int, *, seed: int = 0, before: str = "") 
             thread.join()
         with contextlib.closing(SqliteLedger(ledger_path(server.root))) as ledger:
             violations += _audit(clients, ledger)
+        violations += _verify(clients, ledger_path(server.root))
         server.kill()
         server.start(before=before)
     stop = threading.Event()
@@ -206,6 +211,15 @@ def _audit(clients: Sequence[_Client], ledger: SqliteLedger) -> list[str]:
         for client in clients
         for sentence in _audit_key(client, entries[client.caller.key_id], ledger)
     ]
+
+
+def _verify(clients: Sequence[_Client], ledger: Path) -> list[str]:
+    """What is wrong with the chain of the log: each receipt's head must be the link of its line."""
+    receipts = [response.receipt for client in clients for response in client.answered.values()]
+    if not receipts:
+        return []
+    heads = [(receipt.sequence, receipt.head) for receipt in receipts]
+    return list(verify(ledger, audit_key_path(ledger), heads).findings)
 
 
 def _audit_key(client: _Client, entries: list[Entry], ledger: SqliteLedger) -> list[str]:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
@@ -26,8 +27,9 @@ from oracle_server.guard import Guard, new_token
 from oracle_server.ledger import Charge, Key, Reservation, SqliteLedger
 from oracle_server.threat_model import Access, Contract
 
-__all__ = ["LedgerMachine", "Reference", "ledger_machine"]
+__all__ = ["SETTINGS", "LedgerMachine", "Reference", "ledger_machine"]
 
+SETTINGS = settings(stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
 START = 1_000_000.0  # of the machine's clock, in Unix seconds
 IDS = st.sampled_from([b"a", b"b", b"c"])
 ROWS = st.integers(0, 4)

@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from oracle_server.ledger import Charge, Key, Reservation, SqliteLedger
-from tests.ledger_machine import LedgerMachine, ledger_machine
-
-SHORT = settings(max_examples=50, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck))
-HUNT = settings(SHORT, max_examples=400, phases=[Phase.generate], database=None, derandomize=True)
+from oracle_server.ledger import SqliteLedger
+from tests.broken_ledgers import BROKEN, is_caught
+from tests.ledger_machine import SETTINGS, LedgerMachine
 
 
 def test_the_ledger_agrees_with_its_reference() -> None:
-    run_state_machine_as_test(LedgerMachine, settings=SHORT)
-
-
-class ForgetsIds(SqliteLedger):
-    """Does not know after a restart what it was asked before."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._reader.execute("UPDATE log SET request_id = randomblob(16)")
-
-
-class ReservesNothing(SqliteLedger):
-    """Looks at what is spent and not at what is on its way."""
-
-    def reserve(self, key: Key, request_id: bytes, rows: int) -> Reservation:
-        reservation = super().reserve(key, request_id, rows)
-        self._accounts[key.key_id].reserved -= rows
-        return reservation
-
-
-class KeepsOldBudgets(SqliteLedger):
-    """Decides by the budget that the key had when it was first used."""
-
-    def set_budget(self, key_id: str, budget: int | None) -> bool:
-        before = self._account(key_id).budget
-        done = super().set_budget(key_id, budget)
-        self._accounts[key_id].budget = before
-        return done
-
-
-class ChargesRetries(SqliteLedger):
-    """Charges a retry that comes in beside its first call."""
-
-    def charge(self, reservation: Reservation, rpc: str, digest: bytes) -> Future[Charge]:
-        if self.known(reservation.key_id, reservation.request_id) is not None:
-            reservation = replace(reservation, request_id=reservation.request_id + b"again")
-        return super().charge(reservation, rpc, digest)
-
-
-class RevivesKeys(SqliteLedger):
-    """A new budget makes a revoked key a good one."""
-
-    def set_budget(self, key_id: str, budget: int | None) -> bool:
-        self._reader.execute("UPDATE keys SET revoked = NULL WHERE key_id = ?", (key_id,))
-        return super().set_budget(key_id, budget)
-
-
-BROKEN = [ForgetsIds, ReservesNothing, KeepsOldBudgets, ChargesRetries, RevivesKeys]
+    run_state_machine_as_test(LedgerMachine, settings=settings(SETTINGS, max_examples=60))
 
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_ledger_is_caught(broken: type[SqliteLedger]) -> None:
-    with pytest.raises(AssertionError):
-        run_state_machine_as_test(ledger_machine(broken), settings=HUNT)
+    assert is_caught(broken)

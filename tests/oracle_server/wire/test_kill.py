@@ -7,7 +7,7 @@ import pytest
 from tests.fixtures import Start
 from tests.kills import MODELS, kill_series
 
-KILLS = 16
+KILLS = 12
 # An answer leaves before its charge is on disk.
 EARLY = """
 import threading
