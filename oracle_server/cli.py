@@ -16,8 +16,9 @@ from rich.table import Table
 
 from defenses.detection import DETECTIONS
 from defenses.response import RESPONSES
+from oracle_server.cli_audit import audit
 from oracle_server.cli_certs import certs
-from oracle_server.cli_common import ROOT, named_defence, one_sentence
+from oracle_server.cli_common import AUDIT_KEY, ROOT, named_defence, one_sentence
 from oracle_server.cli_detections import named_detection, state_words
 from oracle_server.cli_features import train_features
 from oracle_server.cli_models import MODEL_COMMANDS
@@ -45,6 +46,7 @@ def main() -> None:
 for command in MODEL_COMMANDS:
     main.add_command(command)
 main.add_command(train_features)
+main.add_command(audit)
 main.add_command(certs)
 
 
@@ -68,12 +70,7 @@ main.add_command(certs)
     help="Without TLS, listen on other addresses too: keys and answers travel readable. Only behind what encrypts.",
 )
 @click.option("--reflection", is_flag=True, help="Serve gRPC reflection.")
-@click.option(
-    "--audit-key",
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="MIRAGE_AUDIT_KEY",
-    help="File of the key that chains the log; made when missing. Default: audit.key in --root.",
-)
+@AUDIT_KEY
 @click.option(
     "--adopt-ledger",
     is_flag=True,
@@ -244,15 +241,3 @@ def list_(root: Path) -> None:
 def usage(root: Path, key_id: str | None) -> None:
     """Rows charged to a key (or to all), what is left, and the capacity in bits."""
     _usage_table(root, key_id)
-
-
-@main.command(epilog="Example: oracle-server audit --out log.parquet")
-@ROOT
-@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
-def audit(root: Path, out: Path) -> None:
-    """Export the log of everything charged as Parquet."""
-    from oracle_server.audit import write_parquet
-
-    with one_sentence(), open_operator(root) as operator:
-        lines = write_parquet(operator.audit(admin_pb2.AuditRequest()), out)
-    click.echo(f"{lines} lines in {out}")

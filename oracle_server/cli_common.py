@@ -20,7 +20,7 @@ from oracle_server.victims.images import ImagesUnavailableError
 from oracle_server.victims.table import TableUnavailableError
 from oracle_server.victims.trained import Epoch
 
-__all__ = ["DATA_ROOT", "ROOT", "named_defence", "one_sentence", "training_bar"]
+__all__ = ["AUDIT_KEY", "DATA_ROOT", "ROOT", "named_defence", "one_sentence", "training_bar"]
 
 ROOT = click.option(
     "--root",
@@ -29,6 +29,13 @@ ROOT = click.option(
     show_default=True,
     envvar="MIRAGE_ROOT",
     help="The server's folder: models, ledger, admin socket.",
+)
+
+AUDIT_KEY = click.option(
+    "--audit-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="MIRAGE_AUDIT_KEY",
+    help="File of the key that chains the log; serve makes it when missing. Default: audit.key in --root.",
 )
 
 

@@ -1,5 +1,6 @@
 """What was asked and charged."""
 
+from oracle_server.ledger.chain import audit_key_path
 from oracle_server.ledger.interface import (
     Charge,
     Entry,
@@ -24,4 +25,5 @@ __all__ = [
     "Reservation",
     "SqliteLedger",
     "Usage",
+    "audit_key_path",
 ]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from oracle_server.ledger.interface import Entry, LedgerError, LedgerLocked
 
-__all__ = ["ENTRY", "Chain", "first_link", "next_link", "read_head", "read_key"]
+__all__ = ["ENTRY", "Chain", "audit_check", "audit_key_path", "first_link", "next_link", "read_head", "read_key"]
 
 _LOG = logging.getLogger(__name__)
 ENTRY = "SELECT sequence, time, key_id, rpc, model, request_id, digest, rows, coalesce(link, x'') FROM log"
@@ -43,6 +43,16 @@ def next_link(key: bytes, before: bytes, entry: Entry) -> bytes:
     for text in texts:
         fields += len(text).to_bytes(4, "little"), text
     return hmac.digest(key, b"".join(fields), "sha256")
+
+
+def audit_key_path(ledger: Path) -> Path:
+    """Where the audit key of a ledger is, unless somebody says otherwise."""
+    return ledger.with_name("audit.key")
+
+
+def audit_check(key: bytes, identity: bytes) -> bytes:
+    """What the ledger keeps to tell its audit key from another, 32 bytes."""
+    return hmac.digest(key, b"check" + identity, "sha256")
 
 
 def read_key(path: Path) -> bytes | None:
@@ -131,7 +141,7 @@ class Chain:
             return ""  # never used before
         if key is None:
             return f"the audit key {self._path} of this ledger is missing: put it back"
-        if check != self._check(key):
+        if check != audit_check(key, self._identity):
             return f"the audit key {self._path} is not this ledger's: put the right file back"
         if head is None or head[0] == 0:
             return ""
@@ -139,9 +149,6 @@ class Chain:
         if row is None or row[0] != head[1]:
             return f"the log has lost or changed its line {head[0]}: see oracle-server audit --verify"
         return ""
-
-    def _check(self, key: bytes) -> bytes:
-        return hmac.digest(key, b"check" + self._identity, "sha256")
 
     def _new_key(self) -> bytes:
         key = secrets.token_bytes(_KEY_BYTES)
@@ -167,7 +174,7 @@ class Chain:
                     links.append((link, row[0]))
                 connection.executemany("UPDATE log SET link = ? WHERE sequence = ?", links)
                 after = rows[-1][0]
-            check = ("audit_check", self._check(self._key))
+            check = ("audit_check", audit_check(self._key, self._identity))
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", check)
             connection.execute("COMMIT")
         except BaseException:

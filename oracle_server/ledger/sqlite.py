@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from oracle_server.errors import Reason, Refusal
-from oracle_server.ledger.chain import ENTRY, Chain
+from oracle_server.ledger.chain import ENTRY, Chain, audit_key_path
 from oracle_server.ledger.flags import FLAG_TABLE, FlagTable
 from oracle_server.ledger.interface import Charge, Entry, LedgerError, Reservation, Usage
 from oracle_server.ledger.keys import KEY_TABLE, Account, KeyTable
@@ -70,7 +70,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
             self._opened = opened.pop_all()
         self.server_secret: bytes = meta["server_secret"]
         self._identity: bytes = meta["identity"]
-        self._audit_key, self._adopt = audit_key or path.with_name("audit.key"), adopt
+        self._audit_key, self._adopt = audit_key or audit_key_path(path), adopt
         self._chain: Chain | None = None  # opened by who charges first: the operator's commands need no key
         self._lock = threading.Lock()  # the reader connection and the reservations
         self._accounts: dict[str, Account] = {}

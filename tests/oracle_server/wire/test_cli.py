@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from oracle_server.victims.att import faces
 from oracle_server.victims.splits import SPLIT_NAMES
-from protos.codec import decode, digest, encode
+from protos.codec import decode
 from protos.mirage.v1 import admin_pb2
 from tests.fixtures import Command, Start
 from tests.serving import Caller, Server, assert_refused, inputs
@@ -145,38 +144,6 @@ def test_wrong_words(command: Command) -> None:
         assert status == 2
         assert sentence in said
         assert "Traceback" not in said
-
-
-# The log
-
-
-def test_audit_is_a_table_of_every_charge(start: Start, command: Command, tmp_path: Path) -> None:
-    server = start("linear", "other")
-    one, two = server.new_key(), server.new_key("weights", model="other")
-    began = time.time()
-    requests = [one.request(inputs(n, n)) for n in (3, 1, 64)]
-    for request in (*requests, requests[0]):  # the last one is a retry, which is not charged
-        one.send(request)
-    assert list(two.download())
-    rows = [(one, "Predict", "linear/1", 3), (one, "Predict", "linear/1", 1), (one, "Predict", "linear/1", 64)]
-    rows += [(two, "Download", "other/1", 0)]
-    for name in ("running.parquet", "stopped.parquet"):
-        assert command("audit", "--root", server.root, "--out", name) == (0, f"4 lines in {name}\n")
-        table = pq.read_table(tmp_path / name).to_pylist()
-        assert [line["sequence"] for line in table] == [1, 2, 3, 4]
-        assert [(line["key_id"], line["rpc"], line["model"], line["rows"]) for line in table] == [
-            (caller.key_id, *rest) for caller, *rest in rows
-        ]
-        assert [line["request_id"] for line in table[:3]] == [request.request_id for request in requests]
-        tensor = encode(inputs(3, 3))
-        assert table[0]["digest"] == digest(str((tensor.dtype, *tensor.shape)).encode(), tensor.data)
-        assert all(began - 1 <= line["time"].timestamp() <= time.time() for line in table)
-        server.kill()
-
-
-def test_audit_of_nothing(start: Start, command: Command, tmp_path: Path) -> None:
-    assert command("audit", "--root", start().root, "--out", "empty.parquet") == (0, "0 lines in empty.parquet\n")
-    assert pq.read_table(tmp_path / "empty.parquet").num_rows == 0
 
 
 # Models
