@@ -1,4 +1,7 @@
-"""A run that is killed, wherever and however often, ends with the same result and the same count."""
+"""A run that is stopped or killed, with its server or without, ends with the same result and the same count.
+
+Runs of every method are killed at random moments in `test_kills.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,8 @@ import subprocess
 import sys
 import time
 
-import pytest
-
-from tests.attacker.conftest import RUNS, Make
+from tests.attacker.conftest import Make
 from tests.fixtures import Start
-
-
-@pytest.mark.parametrize("method", RUNS)
-def test_killed_anywhere_it_ends_the_same(attack: Make, method: str) -> None:
-    undisturbed = attack(method, name="undisturbed")
-    status, said = undisturbed.finish()
-    assert status == 0, said
-    assert undisturbed.rows == undisturbed.caller.usage().spent > 1000
-    size = undisturbed.journaled
-    killed = 0
-    for share in (0.0, 0.01, 0.2, 0.5, 0.8, 0.95):
-        disturbed = attack(method, name=f"killed-at-{share}")
-        killed += disturbed.kill_at(int(share * size)).status == -signal.SIGKILL
-        status, said = disturbed.finish()
-        assert status == 0, said
-        assert disturbed.result == undisturbed.result
-        assert disturbed.rows == undisturbed.rows == disturbed.caller.usage().spent
-    assert killed >= 3, "the runs were over before they were killed"
 
 
 def test_killed_again_and_again_with_its_server(start: Start, attack: Make) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from attacker.attacks import METHODS
-from tests.attacker.conftest import Attack, Make
+from tests.attacker.attack import Attack
+from tests.attacker.conftest import Make
 from tests.serving import inputs
 
 
