@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
 import time
 from pathlib import Path
@@ -70,6 +71,13 @@ main.add_command(certs)
     help="Without TLS, listen on other addresses too: keys and answers travel readable. Only behind what encrypts.",
 )
 @click.option("--reflection", is_flag=True, help="Serve gRPC reflection.")
+@click.option(
+    "--grace",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds that calls in flight have after SIGTERM.",
+)
 @AUDIT_KEY
 @click.option(
     "--adopt-ledger",
@@ -101,7 +109,11 @@ def serve_(
                 stack.callback(write_address(options["root"], address))
                 click.echo(f"serving on {address}")
 
-            asyncio.run(serve(ServeOptions(tls=tls, **options), ledger, started))
+            try:
+                asyncio.run(serve(ServeOptions(tls=tls, **options), ledger, started))
+            finally:  # what is left takes a moment, and a second signal does not cut it short
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, signal.SIG_IGN)
 
 
 @main.group()

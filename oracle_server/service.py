@@ -174,7 +174,9 @@ class OracleService:
         await self._watch.settle()
 
     async def drain(self) -> None:
-        """Wait until what was charged is answered."""
+        """Let go of calls whose callers are gone: what was charged for them is, and a retry will have its answer."""
+        for task in self._in_flight.values():
+            task.cancel()
         while self._in_flight:
             await asyncio.wait(list(self._in_flight.values()))
         await self._watch.drain()
