@@ -1,15 +1,13 @@
-"""The server process while it runs, how it ends, and TLS."""
+"""The server process while it runs, and how it ends."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from oracle_server.inputs import largest_batch
 from oracle_server.models.card import Card
 from tests.fixtures import Start
-from tests.serving import Forker, Server, inputs
+from tests.serving import Server, inputs
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -101,61 +99,3 @@ def test_restart_after_a_kill_cleans_up(start: Start) -> None:
     server.start()
     assert root.exists()
     assert server.new_key().predict(inputs(1)).receipt.spent == 1
-
-
-# TLS
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl on this machine")
-    return make_certificate(tmp_path)
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key, made by openssl."""
-    chain, key = folder / "chain.pem", folder / "key.pem"
-    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", str(key), "-out", str(chain)]
-    subprocess.run([*words, *names], check=True, capture_output=True)
-    return chain, key
-
-
-def test_tls(forker: Forker, root: Path, certificate: tuple[Path, Path], tmp_path: Path) -> None:
-    """The attacker trusts the certificate that it is given; without it, or in plain text, there is no connection."""
-    chain, key = certificate
-    with closing(Server(forker, root, "--tls-certificate", str(chain), "--tls-key", str(key))) as server:
-        caller = server.new_key()
-        words = ["run", "random_draws", "--set", "draws=50", "--address", server.address, "--quiet", "--patience", "0"]
-
-        def attack(out: str, *options: object) -> tuple[int, str]:
-            environment = {"MIRAGE_KEY": caller.key}
-            process = forker.start(
-                "attacker",
-                [*words, "--out", tmp_path / out, *options],
-                log=tmp_path / f"{out}.log",
-                environment=environment,
-            )
-            return process.wait(), process.log
-
-        status, said = attack("trusted", "--certificate", chain)
-        assert status == 0, said
-        assert server.books().rows == {caller.key_id: 50}
-        other = tmp_path / "other"
-        other.mkdir()
-        stranger, _ = make_certificate(other)
-        for name, options in {"plain": (), "stranger": ("--certificate", stranger)}.items():
-            status, said = attack(name, *options)
-            assert status == 1
-            assert f"is oracle-server running at {server.address}?" in said
-        assert server.books().rows == {caller.key_id: 50}
-
-
-def test_tls_is_what_lets_a_server_listen_beyond_loopback(
-    forker: Forker, root: Path, certificate: tuple[Path, Path]
-) -> None:
-    chain, key = certificate
-    options = ("--host", "0.0.0.0", "--tls-certificate", str(chain), "--tls-key", str(key))
-    with closing(Server(forker, root, *options)) as server:
-        assert server.address == f"0.0.0.0:{server.port}"
