@@ -1,18 +1,25 @@
 """Dynamic batches across callers: what queued during one forward pass goes into the next; a lone caller waits for
 nobody.
 
-A request is charged when its forward pass begins and not before, so that a deadline that passed in the queue, or a
-client that left it, costs nothing.
+A pass is shared out between the keys that have rows waiting: its places, as many as the model's batch, are dealt one
+row at a time, round and round, and the next pass goes on where this one stopped. Within a key, order is kept; a request
+that does not get all its places goes on in the next pass. Hence, while rows of at most K keys wait, a request that is
+behind `m` rows of its own key has its own `n` rows through after ceil((m + n) K / batch) passes, however many rows
+the others have waiting; places that nobody else wants are all there for who wants them.
+
+A request is charged once, when its first row goes into a pass and not before, so that a deadline that passed in the
+queue, or a client that left it, costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -42,87 +49,156 @@ class Model(Protocol):
 
 @dataclass(eq=False)
 class _Job:
+    """One request; `taken` of its rows went into passes, whose answers so far are `answers`."""
+
     inputs: np.ndarray
     start: Callable[[], object]
+    taken: int = 0
+    answers: list[np.ndarray] = field(default_factory=list)
     done: asyncio.Future[np.ndarray] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def left(self) -> int:
+        return len(self.inputs) - self.taken
+
+    def take(self, most: int) -> np.ndarray:
+        """The next rows, at most `most`; the first of them start the request."""
+        if not self.taken:
+            self.start()
+        rows = self.inputs[self.taken : self.taken + most]
+        self.taken += len(rows)
+        return rows
+
+    def answer(self, logits: np.ndarray) -> None:
+        """Keep the answer to the rows that were taken last; the last of all, or one that is no number, ends it."""
+        if self.done.done():
+            return
+        self.answers.append(logits)
+        if not np.isfinite(logits).all():
+            refusal = Refusal(Reason.MODEL_FAILED, "the model failed on this input: tell the operator")
+            self.done.set_exception(refusal)
+        elif not self.left:
+            self.done.set_result(np.concatenate(self.answers) if len(self.answers) > 1 else logits)
+
+
+@dataclass(eq=False)
+class _Line:
+    """The requests of one key that wait, in order, and the rows in them that no pass has taken."""
+
+    jobs: OrderedDict[_Job, None] = field(default_factory=OrderedDict)
+    rows: int = 0
+
+
+_Piece = tuple[_Job, np.ndarray]
 
 
 class Scheduler:
     """One model's queue and the one thread that runs its forward passes.
 
-    max_waiting  rows that may wait; a request that would go beyond is refused with QUEUE_FULL before anything is
-    charged
+    max_waiting  rows that may wait. A request that would go beyond is refused with QUEUE_FULL before anything is
+    charged. So is one of a key that has rows waiting already, if it would then have more than twice as many as stay
+    free: a key leaves at least a third of the room that it finds. As the queue moves, n keys that always want more come
+    to two parts each of its 2n + 1, and one stays free (dynamic thresholds: Choudhury and Hahne 1998).
     """
 
     def __init__(self, model: Model, max_waiting: int) -> None:
         self._model = model
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._queue: deque[_Job] = deque()
+        self._lines: OrderedDict[str, _Line] = OrderedDict()  # of keys with rows waiting; the first is next
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"forward-{model.card.id}")
         self._loop = asyncio.create_task(self._run())
 
-    def admit(self, rows: int) -> None:
-        """Refuse now what the queue could not hold."""
-        if self._waiting and self._waiting + rows > self._max_waiting:
+    def admit(self, key_id: str, rows: int) -> None:
+        """Refuse now what the queue could not hold, or would hold only at the cost of other keys."""
+        if not self._waiting:
+            return
+        free = self._max_waiting - self._waiting - rows
+        if free < 0:
             raise Refusal(Reason.QUEUE_FULL, "the queue of this model is full: try again", retry_after=0.1)
+        line = self._lines.get(key_id)
+        if line is not None and line.rows + rows > 2 * free:
+            sentence = "this key's share of the queue of this model is full: try again"
+            raise Refusal(Reason.QUEUE_FULL, sentence, retry_after=0.1)
 
-    async def logits(self, inputs: np.ndarray, start: Callable[[], object]) -> np.ndarray:
-        """Logits (N, C) of one request. `start` is called when its forward pass begins; cancelled before that, it
-        never is.
+    async def logits(self, key_id: str, inputs: np.ndarray, start: Callable[[], object]) -> np.ndarray:
+        """Logits (N, C) of one request of the key. `start` is called when its first row goes into a forward pass;
+        cancelled before that, it never is.
         """
         job = _Job(inputs, start)
-        self._queue.append(job)
-        self._waiting += len(inputs)
+        self._lines.setdefault(key_id, _Line()).jobs[job] = None
+        self._count(key_id, len(inputs))
         self._wake.set()
-        return await job.done
+        try:
+            return await job.done
+        finally:
+            if job.left:  # the caller left, or the model failed on the first rows: the others are not asked
+                del self._lines[key_id].jobs[job]
+                self._count(key_id, -job.left)
+
+    def _count(self, key_id: str, rows: int) -> None:
+        """So many more rows of a key wait; a key without any has no line."""
+        self._waiting += rows
+        line = self._lines[key_id]
+        line.rows += rows
+        if not line.rows:
+            del self._lines[key_id]
 
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
-            batch = self._take()
-            if not batch:
+            pieces = self._take()
+            if pieces:
+                answers = await self._forward(pieces)
+                for (job, _), answer in zip(pieces, answers, strict=True):
+                    job.answer(answer)
+            elif self._lines:  # of callers that have just left, and are about to say so
+                await asyncio.sleep(0)
+            else:
                 self._wake.clear()
-                continue
-            for job in batch:
-                job.start()
-            answers = await self._forward(batch)
-            for job, answer in zip(batch, answers, strict=True):
-                if job.done.done():
-                    continue
-                if np.isfinite(answer).all():
-                    job.done.set_result(answer)
-                else:
-                    job.done.set_exception(
-                        Refusal(Reason.MODEL_FAILED, "the model failed on this input: tell the operator")
-                    )
 
-    async def _forward(self, batch: list[_Job]) -> list[np.ndarray]:
-        """Logits of each job. When a pass fails, each is tried alone: a bad input fails nobody but its own caller."""
+    async def _forward(self, pieces: list[_Piece]) -> list[np.ndarray]:
+        """Logits of each piece. When a pass fails, each is tried alone: a bad input fails nobody but its own caller."""
         try:
-            inputs = [job.inputs for job in batch]
+            inputs = [rows for _, rows in pieces]
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._model.logits, inputs)
         except Exception:
-            _LOG.exception("model %s failed on %d requests", self._model.card.id, len(batch))
-        if len(batch) == 1:
+            _LOG.exception("model %s failed on %d requests", self._model.card.id, len(pieces))
+        if len(pieces) == 1:
             return [np.full((1, 1), np.nan)]
-        return [(await self._forward([job]))[0] for job in batch]
+        return [(await self._forward([piece]))[0] for piece in pieces]
 
-    def _take(self) -> list[_Job]:
-        """The next requests, at least one, together at most the model's batch; those whose callers left are dropped."""
-        batch: list[_Job] = []
-        rows = 0
-        while self._queue:
-            job = self._queue[0]
-            if not job.done.done() and batch and rows + len(job.inputs) > self._model.batch:
-                break
-            self._queue.popleft()
-            self._waiting -= len(job.inputs)
-            if not job.done.done():
-                batch.append(job)
-                rows += len(job.inputs)
-        return batch
+    def _take(self) -> list[_Piece]:
+        """The rows of the next pass, together at most the model's batch, and whose they are."""
+        pieces: list[_Piece] = []
+        for key_id, share in self._shares().items():
+            line, left = self._lines[key_id], share
+            for job in list(islice(line.jobs, share)):
+                if left and not job.done.done():
+                    rows = job.take(left)
+                    pieces.append((job, rows))
+                    left -= len(rows)
+                    if not job.left:
+                        del line.jobs[job]
+            self._count(key_id, left - share)
+        return pieces
+
+    def _shares(self) -> dict[str, int]:
+        """Rows of each key in the next pass: dealt one at a time, as long as there are places and rows. Who was dealt
+        one in the round that ended early is the last in the next pass.
+        """
+        shares = dict.fromkeys(self._lines, 0)
+        places = self._model.batch
+        while places and (waiting := [key_id for key_id in shares if shares[key_id] < self._lines[key_id].rows]):
+            rounds = places // len(waiting)
+            for key_id in waiting[:places]:
+                dealt = min(max(rounds, 1), self._lines[key_id].rows - shares[key_id])
+                shares[key_id] += dealt
+                places -= dealt
+                if not rounds:
+                    self._lines.move_to_end(key_id)
+        return {key_id: share for key_id, share in shares.items() if share}
 
     async def close(self) -> None:
         self._loop.cancel()

@@ -1,11 +1,12 @@
-"""Dynamic batches: who queued shares the next pass, who left is never charged, everybody gets the own answer."""
+"""Dynamic batches: who queued shares the next pass, whoever has more waiting; who left is never charged, everybody
+gets the own answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Coroutine
-from types import SimpleNamespace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,109 +15,98 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle_server.errors import Reason, Refusal
-from oracle_server.scheduler import Scheduler, _Job
-
-BATCH = 8
-NAN, RAISE = -1.0, -2.0  # first value of a row that the model cannot answer, or fails on
-
-
-class Model:
-    """Logits (N, 2): the row's value and its square. Passes wait for `go`; `passes` keeps who was in them."""
-
-    def __init__(self) -> None:
-        self.card = SimpleNamespace(id="m/1")
-        self.batch = BATCH
-        self.go = threading.Event()
-        self.entered = threading.Event()
-        self.passes: list[list[float]] = []
-        self.events: list[tuple[str, float]] = []
-
-    def logits(self, requests: list[np.ndarray]) -> list[np.ndarray]:
-        names = [float(request[0, 0]) for request in requests]
-        self.passes.append(names)
-        self.events += [("pass", name) for name in names]
-        self.entered.set()
-        assert self.go.wait(60)
-        if RAISE in names:
-            raise RuntimeError("a secret of the model")
-        return [self.answer(request) for request in requests]
-
-    @staticmethod
-    def answer(request: np.ndarray) -> np.ndarray:
-        logits = np.column_stack([request[:, 0], request[:, 0] ** 2])
-        return np.where(request[:, :1] == NAN, np.nan, logits)
+from oracle_server.scheduler import Scheduler, _Piece
+from tests.oracle_server.schedules import (
+    BATCH,
+    NAN,
+    RAISE,
+    FirstComeFirstServed,
+    Model,
+    TurnsOfPasses,
+    busy,
+    rows,
+    run,
+    submit,
+)
 
 
-def rows(name: float, count: int = 1) -> np.ndarray:
-    """A request (count, 1) whose first value is its name."""
-    return np.arange(count)[:, None] / 1000 + float(name)
+@dataclass(frozen=True)
+class Ask:
+    """A request of a plan; `leaves`: its caller does not wait for the answer."""
+
+    key: str
+    count: int
+    leaves: bool = False
 
 
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(coroutine, 60))
+async def check_schedule(kind: type[Scheduler], plan: list[Ask]) -> None:
+    """While a pass is on its way the requests of `plan` queue; then it ends.
 
-
-def submit(scheduler: Scheduler, model: Model, name: float, count: int = 1) -> asyncio.Task[np.ndarray]:
-    return asyncio.create_task(scheduler.logits(rows(name, count), lambda: model.events.append(("start", name))))
-
-
-async def busy(scheduler: Scheduler, model: Model) -> asyncio.Task[np.ndarray]:
-    """A first request, whose pass has begun and waits."""
-    first = submit(scheduler, model, 0.0)
-    while not model.entered.is_set():
-        await asyncio.sleep(0.001)
-    return first
-
-
-async def check_schedule(kind: type[Scheduler], plan: list[tuple[int, bool]]) -> None:
-    """While a pass is on its way the requests of `plan` (rows, whether the caller leaves) queue; then it ends.
-
-    Passes hold the requests that stayed, in order, as many as fit; each starts once, before its pass, and gets its own
-    answer; who left is neither started nor seen by the model.
+    Passes are full as long as rows wait, and hold each row of the requests that stayed once, in order within a key.
+    Between the start and any later pass, no key had two rows more than one that still waits: so a request is through
+    after the passes that the module's docstring says. Each starts once, before its first row, and gets its own answer;
+    who left is neither started nor seen by the model.
     """
     model = Model()
     scheduler = kind(model, max_waiting=10**6)
     tasks = [await busy(scheduler, model)]
-    tasks += [submit(scheduler, model, n, count) for n, (count, _) in enumerate(plan, 1)]
+    tasks += [submit(scheduler, model, n, ask.count, ask.key) for n, ask in enumerate(plan, 1)]
     await asyncio.sleep(0)
-    for task, (_, leaves) in zip(tasks[1:], plan, strict=True):
-        if leaves:
+    for task, ask in zip(tasks[1:], plan, strict=True):
+        if ask.leaves:
             task.cancel()
     model.go.set()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     await scheduler.close()
-    sizes = [1, *(count for count, _ in plan)]
-    stayed = [0, *(n for n, (_, leaves) in enumerate(plan, 1) if not leaves)]
+    asked = {n: ask for n, ask in enumerate([Ask("first", 1), *plan]) if not ask.leaves}
     for n, answer in enumerate(answers):
-        if n in stayed:
-            assert np.array_equal(answer, Model.answer(rows(n, sizes[n])))
+        if n in asked:
+            assert np.array_equal(answer, Model.answer(rows(n, asked[n].count)))
         else:
             assert isinstance(answer, asyncio.CancelledError)
-    assert [name for group in model.passes for name in group] == stayed, "in order, once, and nobody who left"
-    for group in model.passes:
-        assert len(group) == 1 or sum(sizes[int(n)] for n in group) <= BATCH
-    for group, following in zip(model.passes[1:], model.passes[2:], strict=False):
-        assert sum(sizes[int(n)] for n in [*group, following[0]]) > BATCH, "the next would have fitted"
-    assert sorted(name for what, name in model.events if what == "start") == stayed, "charged once each"
-    for n in stayed:
+    check_passes(model.passes, asked)
+    assert sorted(name for what, name in model.events if what == "start") == sorted(asked), "charged once each"
+    for n in asked:
         assert model.events.index(("start", n)) < model.events.index(("pass", n))
 
 
-@settings(max_examples=60)
-@given(st.lists(st.tuples(st.integers(1, BATCH + 3), st.booleans()), max_size=12))
-def test_any_queue_is_served_in_order_and_in_full_passes(plan: list[tuple[int, bool]]) -> None:
+def check_passes(passes: list[list[float]], asked: dict[int, Ask]) -> None:
+    """The passes of a schedule against the requests that stayed, which all waited from the end of the first pass on."""
+    keys = {ask.key for n, ask in asked.items() if n}
+    waiting = {key: [v for n, ask in asked.items() if ask.key == key for v in rows(n, ask.count)[:, 0]] for key in keys}
+    seen: dict[str, list[float]] = {key: [] for key in keys}
+    for number, group in enumerate(passes[1:], 1):
+        left = sum(len(waiting[key]) - len(seen[key]) for key in keys)
+        assert len(group) == min(BATCH, left), "full, as long as rows wait"
+        for value in group:
+            assert int(value) in asked, "nobody who left"
+            seen[asked[int(value)].key].append(value)
+        most = max(map(len, seen.values()))
+        for key in keys:
+            assert len(seen[key]) == len(waiting[key]) or len(seen[key]) >= most - 1, "dealt out fairly"
+            through = min(len(waiting[key]), number * BATCH // len(keys))  # m + n rows after ceil((m + n) K / batch)
+            assert len(seen[key]) >= through
+    assert seen == waiting, "in order, and once"
+
+
+PLAN = st.builds(Ask, st.sampled_from("abcdefghij"), st.integers(1, 3 * BATCH), st.booleans())
+
+
+@settings(max_examples=100)
+@given(st.lists(PLAN, max_size=16))
+def test_any_queue_is_served_in_full_passes_dealt_out_between_its_keys(plan: list[Ask]) -> None:
     run(check_schedule(Scheduler, plan))
 
 
 class ChargesOnArrival(Scheduler):
-    async def logits(self, inputs: np.ndarray, start: Callable[[], object]) -> np.ndarray:
+    async def logits(self, key_id: str, inputs: np.ndarray, start: Callable[[], object]) -> np.ndarray:
         start()
-        return await super().logits(inputs, lambda: None)
+        return await super().logits(key_id, inputs, lambda: None)
 
 
 class ServesWhoLeft(Scheduler):
-    def _take(self) -> list[_Job]:
-        return [self._queue.popleft() for _ in range(min(1, len(self._queue)))]
+    async def logits(self, key_id: str, inputs: np.ndarray, start: Callable[[], object]) -> np.ndarray:
+        return await asyncio.shield(asyncio.ensure_future(super().logits(key_id, inputs, start)))
 
 
 class OneByOne(Scheduler):
@@ -125,21 +115,40 @@ class OneByOne(Scheduler):
         model.batch = 1
 
 
+class Overfull(Scheduler):
+    def __init__(self, model: Any, max_waiting: int) -> None:
+        super().__init__(model, max_waiting)
+        model.batch = 100
+
+
 class LastComeFirst(Scheduler):
-    def _take(self) -> list[_Job]:
-        self._queue.reverse()
+    def _take(self) -> list[_Piece]:
+        for line in self._lines.values():
+            line.jobs.move_to_end(next(reversed(line.jobs)), last=False)
         return super()._take()
 
 
-class Overfull(Scheduler):
-    def _take(self) -> list[_Job]:
-        return [job for job in (self._queue.popleft() for _ in range(len(self._queue))) if not job.done.done()]
+class ForgetsWhoseTurnItWas(Scheduler):
+    """The first keys get what does not go round evenly, in every pass."""
+
+    def _shares(self) -> dict[str, int]:
+        order = list(self._lines)
+        shares = super()._shares()
+        for key_id in order:
+            self._lines.move_to_end(key_id)
+        return shares
 
 
-@pytest.mark.parametrize("broken", [ChargesOnArrival, ServesWhoLeft, OneByOne, LastComeFirst, Overfull])
+BROKEN = [ChargesOnArrival, ServesWhoLeft, OneByOne, Overfull, LastComeFirst]
+UNFAIR = [FirstComeFirstServed, TurnsOfPasses, ForgetsWhoseTurnItWas]
+
+
+@pytest.mark.parametrize("broken", [*BROKEN, *UNFAIR])
 def test_a_broken_schedule_is_caught(broken: type[Scheduler]) -> None:
+    plan = [Ask("a", 3), Ask("a", 2, leaves=True), Ask("a", 4), Ask("a", 30), Ask("b", 5), Ask("b", 9), Ask("c", 7)]
+    run(check_schedule(Scheduler, plan))
     with pytest.raises(AssertionError):
-        run(check_schedule(broken, [(3, False), (2, True), (4, False), (5, False), (1, False)]))
+        run(check_schedule(broken, plan))
 
 
 def test_a_lone_caller_waits_for_nobody() -> None:
@@ -156,7 +165,7 @@ def test_a_lone_caller_waits_for_nobody() -> None:
 
 
 def test_what_queued_during_a_pass_goes_into_the_next_together() -> None:
-    run(check_schedule(Scheduler, [(1, False)] * BATCH))
+    run(check_schedule(Scheduler, [Ask("a", 1)] * BATCH))
 
 
 def test_who_leaves_after_the_start_stops_nobody() -> None:
@@ -223,24 +232,20 @@ def test_a_model_that_raises_fails_the_request_that_made_it_and_the_log_says_why
     assert "a secret of the model" in caplog.text
 
 
-def test_a_queue_holds_its_bound_and_no_more() -> None:
+def test_a_large_request_is_charged_once_and_goes_no_further_than_its_first_failure() -> None:
     async def scenario() -> None:
         model = Model()
-        scheduler = Scheduler(model, max_waiting=10)
-        scheduler.admit(11)  # more than the queue holds, alone: never refused for good
-        first = await busy(scheduler, model)
-        tasks = []
-        for n in (1, 2):
-            scheduler.admit(5)
-            tasks.append(submit(scheduler, model, n, 5))
-            await asyncio.sleep(0)
-        with pytest.raises(Refusal, match="the queue of this model is full: try again") as caught:
-            scheduler.admit(1)
-        assert (caught.value.reason, caught.value.charged) == (Reason.QUEUE_FULL, 0)
-        assert caught.value.retry_after == 0.1
         model.go.set()
-        await asyncio.gather(first, *tasks)
-        scheduler.admit(10)
+        scheduler = Scheduler(model, max_waiting=100)
+        large = rows(1, 5 * BATCH)
+        large[BATCH + 1] = NAN
+        starts: list[int] = []
+        with pytest.raises(Refusal) as caught:
+            await scheduler.logits("k", large, lambda: starts.append(1))
+        check_failed(caught.value)
+        assert starts == [1]
+        assert len(model.passes) <= 3, "the pass that failed, and one that had begun by then"
+        assert np.array_equal(await submit(scheduler, model, 9), [[9, 81]]), "and goes on"
         await scheduler.close()
 
     run(scenario())

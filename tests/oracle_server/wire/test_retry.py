@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import grpc
 import numpy as np
@@ -141,78 +142,85 @@ def test_a_retry_after_a_restart(start: Start, access: str) -> None:
     assert_refused(server, lambda: caller.predict(inputs(2), request.request_id), *REUSED)
 
 
-# Calls that nobody waits for any more. The slow model takes a forward pass for each row.
+# Calls that nobody waits for any more. The slow model takes a forward pass for each row; calls of one key keep order.
 
 
 @pytest.fixture
 def slow(start: Start) -> Server:
-    return start("slow", options=("--batch", "1", "--max-waiting", "12"))
+    return start("slow", options=("--batch", "1", "--max-waiting", "40"))
+
+
+class Busy(NamedTuple):
+    """A key whose eight rows the model's thread has begun, with a budget for four more and one."""
+
+    caller: Caller
+    answer: Future[pb.PredictResponse]
 
 
 @pytest.fixture
-def busy(slow: Server) -> Iterator[Future[pb.PredictResponse]]:
-    """The model's thread has eight forward passes to do, and has begun."""
-    other = slow.new_key(model="slow")
+def busy(slow: Server) -> Iterator[Busy]:
+    caller = slow.new_key(model="slow", budget=13)
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(other.predict, inputs(8))
+        future = pool.submit(caller.predict, inputs(8))
         while slow.books().logged < 8:
             time.sleep(0.002)
-        yield future
+        yield Busy(caller, future)
         assert future.result().receipt.rows_charged == 8
 
 
-def settled(server: Server) -> int:
-    """Rows charged in all once the queue is empty: one more request, behind whatever was in it."""
-    last = server.new_key(model="slow")
-    last.predict(inputs(1))
-    return server.books().logged - 1
+def settled(caller: Caller) -> int:
+    """Rows charged in all once the key's calls are through: one more row, behind them."""
+    caller.predict(inputs(1))
+    return caller.server.books().logged - 1
 
 
-def test_a_deadline_that_passes_in_the_queue(slow: Server, busy: Future[pb.PredictResponse]) -> None:
-    caller = slow.new_key(model="slow", budget=4)
+def test_a_deadline_that_passes_in_the_queue(slow: Server, busy: Busy) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        caller.send(caller.request(inputs(4)), timeout=0.05)
+        busy.caller.send(busy.caller.request(inputs(4)), timeout=0.05)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert not busy.done(), "the model was too fast for this test"
-    assert settled(slow) == 8
-    assert caller.predict(inputs(4)).receipt.spent == 4  # what it had held of its budget was given back
+    assert not busy.answer.done(), "the model was too fast for this test"
+    assert settled(busy.caller) == 8
+    assert busy.caller.predict(inputs(4)).receipt.spent == 13  # what it had held of its budget was given back
 
 
-def test_a_caller_that_leaves_the_queue(slow: Server, busy: Future[pb.PredictResponse]) -> None:
-    caller = slow.new_key(model="slow", budget=4)
-    call = caller.stub.Predict.future(caller.request(inputs(4), ID), metadata=caller.metadata)
+def test_a_caller_that_leaves_the_queue(slow: Server, busy: Busy) -> None:
+    call = busy.caller.stub.Predict.future(busy.caller.request(inputs(4), ID), metadata=busy.caller.metadata)
     time.sleep(0.05)
     assert call.cancel()
-    assert not busy.done(), "the model was too fast for this test"
-    assert settled(slow) == 8
-    assert caller.predict(inputs(4), ID).receipt.rows_charged == 4  # not known as a retry, since it never ran
+    assert not busy.answer.done(), "the model was too fast for this test"
+    assert settled(busy.caller) == 8
+    assert busy.caller.predict(inputs(4), ID).receipt.rows_charged == 4  # not known as a retry, since it never ran
 
 
 def test_a_caller_that_leaves_in_mid_pass_has_paid_and_may_come_back(slow: Server) -> None:
     """The control: a call whose forward pass began is charged, and its answer is there for the asking."""
-    caller = slow.new_key(model="slow", budget=4)
+    caller = slow.new_key(model="slow", budget=5)
     call = caller.stub.Predict.future(caller.request(inputs(4), ID), metadata=caller.metadata)
     while slow.books().logged < 4:
         time.sleep(0.002)
     call.cancel()
-    assert settled(slow) == 4
+    assert settled(caller) == 4
     again = caller.predict(inputs(4), ID)
-    assert (again.receipt.rows_charged, again.receipt.spent) == (0, 4)
+    assert (again.receipt.rows_charged, again.receipt.spent) == (0, 5)
     assert decode(again.scores).shape == (4, 5)
 
 
-def test_a_full_queue(slow: Server, busy: Future[pb.PredictResponse]) -> None:
-    caller = slow.new_key(model="slow")
-    waiting = [caller.stub.Predict.future(caller.request(inputs(6)), metadata=caller.metadata) for _ in range(2)]
+def test_a_full_queue(slow: Server, busy: Busy) -> None:
+    """Of forty rows that may wait one key has some, and another eighteen: twelve more would be beyond its share, which
+    is twice what stays free; a third key may have what is left, but not twenty.
+    """
+    caller, third = slow.new_key(model="slow"), slow.new_key(model="slow")
+    waiting = [caller.stub.Predict.future(caller.request(inputs(9)), metadata=caller.metadata) for _ in range(2)]
     time.sleep(0.05)
-    with pytest.raises(grpc.RpcError) as caught:
-        caller.predict(inputs(1))
-    told = refused(caught.value)
-    assert not busy.done(), "the model was too fast for this test"
-    assert (told.code, told.reason, told.rows_charged) == ("UNAVAILABLE", "QUEUE_FULL", 0)
-    assert (told.sentence, told.retry_after) == ("the queue of this model is full: try again", 0.1)
-    assert [call.result().receipt.rows_charged for call in waiting] == [6, 6]
-    assert settled(slow) == 8 + 12
+    for refusing, rows, whose in ((caller, 12, "this key's share of "), (third, 20, "")):
+        with pytest.raises(grpc.RpcError) as caught:
+            refusing.predict(inputs(rows))
+        told = refused(caught.value)
+        assert (told.code, told.reason, told.rows_charged) == ("UNAVAILABLE", "QUEUE_FULL", 0)
+        assert (told.sentence, told.retry_after) == (f"{whose}the queue of this model is full: try again", 0.1)
+    assert not busy.answer.done(), "the model was too fast for this test"
+    assert [call.result().receipt.rows_charged for call in waiting] == [9, 9]
+    assert settled(caller) == 8 + 18
 
 
 def _outcome(caller: Caller, request: pb.PredictRequest) -> str:
