@@ -255,6 +255,7 @@ class Oracle:
                 may_help = reason in ("SLOW_DOWN", "QUEUE_FULL") or code in (
                     grpc.StatusCode.UNAVAILABLE,
                     grpc.StatusCode.DEADLINE_EXCEEDED,
+                    grpc.StatusCode.CANCELLED,  # by a server that is going down: nobody here cancels calls
                 )
                 if reason == "SLOW_DOWN":
                     started = time.monotonic()  # the server is there and asks for patience
