@@ -101,7 +101,7 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
     await health_service.set("", health_pb2.HealthCheckResponse.SERVING)
     try:
         started(address)
-        await stop.wait()
+        await _stopped(stop, oracle, admin)
         _LOG.info("stopping: calls in flight have %g s", options.grace)
     finally:
         await health_service.enter_graceful_shutdown()
@@ -110,6 +110,18 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
         for model in hosted.values():
             await model.scheduler.close()
         socket.unlink(missing_ok=True)
+
+
+async def _stopped(stop: asyncio.Event, *listeners: grpc.aio.Server) -> None:
+    """Wait for the signal to stop; `ServerError` when gRPC has given up a listener, which nobody would notice from
+    outside: the process would go on, and answer no one.
+    """
+    signalled = asyncio.create_task(stop.wait())
+    ends = [asyncio.create_task(listener.wait_for_termination()) for listener in listeners]
+    done, _ = await asyncio.wait([signalled, *ends], return_when=asyncio.FIRST_COMPLETED)
+    if signalled not in done:
+        signalled.cancel()
+        raise ServerError(f"gRPC has given up a listener: {done.pop().exception()}; start the server again")
 
 
 def _server(options: ServeOptions) -> grpc.aio.Server:
