@@ -37,6 +37,15 @@ __all__ = ["ServeOptions", "serve", "write_address"]
 
 _LOG = logging.getLogger(__name__)
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+_CONNECTIONS = [  # what a connection may cost that asks for nothing, or takes no answer
+    ("grpc.max_concurrent_streams", 128),  # calls under way on one; a client keeps more to itself
+    ("grpc.server_handshake_timeout_ms", 10_000),  # until it speaks HTTP/2
+    ("grpc.max_connection_idle_ms", 300_000),  # without a call; a client that is still there connects again by itself
+    ("grpc.max_connection_age_ms", 3_600_000),  # then no new calls, and those under way, half-open ones too, have
+    ("grpc.max_connection_age_grace_ms", 600_000),  # so much longer
+    ("grpc.keepalive_time_ms", 60_000),  # silent for so long: is it still there, and does it read at all?
+    ("grpc.keepalive_timeout_ms", 20_000),  # no: it is closed
+]
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,7 @@ def _server(options: ServeOptions) -> grpc.aio.Server:
             ("grpc.max_receive_message_length", options.message_bytes),
             ("grpc.max_send_message_length", options.message_bytes),
             ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener
+            *_CONNECTIONS,
         ]
     )
 
