@@ -9,6 +9,19 @@ spent* from *slow down* from *message too large* without reading prose.
 
 KEY_SUSPENDED says that a detector of the key's contract flagged its queries, and neither which one nor at which row. It
 is the answer to every call of the key, and costs nothing, until the operator reinstates it.
+
+What never becomes a call of ours is ended by gRPC itself, without a reason, and costs nothing:
+
+    RESOURCE_EXHAUSTED  a message, packed or unpacked, or metadata beyond the limits
+    INVALID_ARGUMENT    a message whose prefix cannot be read
+    UNIMPLEMENTED       there is no such method here
+    INTERNAL            headers or a compression that cannot be read
+    UNKNOWN             the method's name is no text
+    UNAVAILABLE         a connection that breaks the rules of HTTP/2, or that is being closed
+    DEADLINE_EXCEEDED   the caller's own deadline has passed
+    CANCELLED           the caller has left
+
+No other status leaves the server, but OK.
 """
 
 from __future__ import annotations
