@@ -39,6 +39,8 @@ _LOG = logging.getLogger(__name__)
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 _CONNECTIONS = [  # what a connection may cost that asks for nothing, or takes no answer
     ("grpc.max_concurrent_streams", 128),  # calls under way on one; a client keeps more to itself
+    ("grpc.server.max_pending_requests", 20_000),  # that came faster than they are taken up: beyond a thousand gRPC
+    ("grpc.server.max_pending_requests_hard_limit", 40_000),  # would cancel calls at random, whoever's they are
     ("grpc.server_handshake_timeout_ms", 10_000),  # until it speaks HTTP/2
     ("grpc.max_connection_idle_ms", 300_000),  # without a call; a client that is still there connects again by itself
     ("grpc.max_connection_age_ms", 3_600_000),  # then no new calls, and those under way, half-open ones too, have
