@@ -64,7 +64,10 @@ class _Job:
     def take(self, most: int) -> np.ndarray:
         """The next rows, at most `most`; the first of them start the request."""
         if not self.taken:
-            self.start()
+            try:
+                self.start()
+            except Exception as error:  # this request's alone
+                self.done.set_exception(error)
         rows = self.inputs[self.taken : self.taken + most]
         self.taken += len(rows)
         return rows
@@ -159,15 +162,32 @@ class Scheduler:
                 self._wake.clear()
 
     async def _forward(self, pieces: list[_Piece]) -> list[np.ndarray]:
-        """Logits of each piece. When a pass fails, each is tried alone: a bad input fails nobody but its own caller."""
+        """Logits of each piece. When a pass fails, each is tried alone: a bad input fails nobody but its own caller.
+        One that wants more memory than there is is tried by halves.
+        """
+        inputs = [rows for _, rows in pieces]
         try:
-            inputs = [rows for _, rows in pieces]
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._model.logits, inputs)
-        except Exception:
-            _LOG.exception("model %s failed on %d requests", self._model.card.id, len(pieces))
-        if len(pieces) == 1:
-            return [np.full((1, 1), np.nan)]
-        return [(await self._forward([piece]))[0] for piece in pieces]
+            outcome = await asyncio.get_running_loop().run_in_executor(self._thread, self._pass, inputs)
+        except RuntimeError as error:  # no thread to be had
+            outcome = error
+        if not isinstance(outcome, BaseException):
+            return outcome
+        _LOG.error("model %s failed on %d requests", self._model.card.id, len(pieces), exc_info=outcome)
+        if len(pieces) > 1:
+            return [(await self._forward([piece]))[0] for piece in pieces]
+        if len(inputs[0]) > 1 and _wants_memory(outcome):
+            job, rows = pieces[0]
+            halves = [(await self._forward([(job, half)]))[0] for half in np.array_split(rows, 2)]
+            if halves[0].shape[1:] == halves[1].shape[1:]:
+                return [np.concatenate(halves)]
+        return [np.full((1, 1), np.nan)]
+
+    def _pass(self, inputs: list[np.ndarray]) -> list[np.ndarray] | BaseException:
+        """The model's answers or, whatever it raised, that: asyncio cannot hand on every exception, and others wait."""
+        try:
+            return self._model.logits(inputs)
+        except BaseException as error:
+            return error
 
     def _take(self) -> list[_Piece]:
         """The rows of the next pass, together at most the model's batch, and whose they are."""
@@ -203,3 +223,8 @@ class Scheduler:
     async def close(self) -> None:
         self._loop.cancel()
         self._thread.shutdown(wait=True)
+
+
+def _wants_memory(error: BaseException) -> bool:
+    """torch has a class of its own for the memory of a GPU alone; on the CPU it says so in words."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
