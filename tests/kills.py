@@ -39,11 +39,13 @@ CONTRACTS: tuple[dict[str, Any], ...] = (
     {"access": "scores", "top_k": 2, "round_to": 0.01, "defences": (("gaussian_noise", (("sigma", 0.2),)),)},
     {"access": "scores", "defences": (("gaussian_noise", (("sigma", 0.1),)),), "budget": 20_000},
     {"access": "scores", "defences": (("keyed_noise", (("sigma", 0.1),)),)},
-    {"access": "scores", "budget": 150},
+    {"access": "scores", "budget": 60},
     {"access": "label", "rate": 400.0, "model": "slow"},  # most kills come between its charge and its answer
     {"access": "weights"},  # and downloads
 )
-_MOST_SECONDS = 0.25  # from one start to the next kill
+_AFTER_AN_ANSWER = 0.75  # share of the kills that wait for the first answer since the start, on a busy machine too
+_MOST_WAIT = 10.0
+_MOST_SECONDS = 0.25  # until the kill, drawn at random
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,18 @@ class Outcome:
 
 def kill_series(server: Server, kills: int, *, seed: int = 0, before: str = "") -> Outcome:
     """Kill the server, which hosts `MODELS`, at random moments. `before` goes to each start; see `tests/forker.py`."""
-    clients = [_Client(server.new_key(**contract), number) for number, contract in enumerate(CONTRACTS)]
+    told = threading.Event()
+    clients = [_Client(server.new_key(**contract), number, told) for number, contract in enumerate(CONTRACTS)]
     generator = random.Random(seed)
     violations: list[str] = []
     for _ in range(kills):
         stop = threading.Event()
+        told.clear()
         threads = [threading.Thread(target=client.run, args=(stop,)) for client in clients]
         for thread in threads:
             thread.start()
+        if generator.random() < _AFTER_AN_ANSWER:
+            told.wait(_MOST_WAIT)
         time.sleep(generator.uniform(0.0, _MOST_SECONDS))
         server.process.kill()
         stop.set()
@@ -110,6 +116,7 @@ class _Client:
 
     caller: Caller
     number: int
+    told: threading.Event  # set at each answer
     answered: dict[bytes, pb.PredictResponse] = field(default_factory=dict)
     broken_off: list[bytes] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -131,15 +138,18 @@ class _Client:
         generator = random.Random(f"{self.number} {self.caller.server.address}")
         open_ids, self.broken_off = self.broken_off, []
         known = list(self.answered)
-        for request_id in (*open_ids, *generator.sample(known, min(3, len(known)))):
-            self._ask(request_id)
+        again = [*open_ids, *generator.sample(known, min(3, len(known)))]
+        while again:
+            if not self._ask(again.pop(0)):
+                self.broken_off += again
+                return
         downloads = CONTRACTS[self.number]["access"] == "weights"
-        while not stop.is_set():
-            self._ask(generator.randbytes(8) + secrets.token_bytes(8))
+        while not stop.is_set() and self._ask(generator.randbytes(8) + secrets.token_bytes(8)):
             if downloads:
                 self._download()
 
-    def _ask(self, request_id: bytes) -> None:
+    def _ask(self, request_id: bytes) -> bool:
+        """False when the server is gone."""
         request = self.caller.request(inputs(_rows(request_id), int.from_bytes(request_id, "little")), request_id)
         try:
             while (response := self._send(request)) is None:
@@ -147,14 +157,16 @@ class _Client:
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 self.broken_off.append(request_id)
-            elif refused(error).reason == "BUDGET_SPENT":
+                return False
+            if refused(error).reason == "BUDGET_SPENT":
                 if request_id in self.answered:
                     self.violation("a retry was refused for want of budget")
                 self.budget_refusals += 1
                 time.sleep(0.01)
             else:
                 self.violation(f"a client was told {refused(error)}")
-            return
+            return True
+        self.told.set()
         before = self.answered.setdefault(request_id, response)
         if before is not response:
             self.asked_again += 1
@@ -166,6 +178,7 @@ class _Client:
             self.recovered += 1  # charged in the moment of the kill, answered now
         elif response.receipt.rows_charged != _rows(request_id):
             self.violation(f"{response.receipt.rows_charged} rows were charged for {_rows(request_id)}")
+        return True
 
     def _send(self, request: pb.PredictRequest) -> pb.PredictResponse | None:
         """The answer; None when the key has to slow down, which it did."""
