@@ -26,6 +26,7 @@ __all__ = ["KEY_FILE", "REFUSED", "chosen_device", "ends_at_ctrl_c", "one_senten
 
 REFUSED = 3  # exit status: the contract gives less than the method needs
 
+_KEY = re.compile(r"[A-Za-z0-9_]+")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 KEY_FILE = click.option(
     "--key-file",
@@ -68,11 +69,13 @@ def read_keys(file: Path | None) -> list[str]:
     """The API keys, with commas or white space between them, in a file or else in MIRAGE_KEY. Never on a command line,
     which every user of the machine can read.
     """
-    text = os.environ.get("MIRAGE_KEY", "") if file is None else private(file).read_text(encoding="utf-8")
+    text = os.environ.get("MIRAGE_KEY", "") if file is None else private(file).read_text("utf-8", "replace")
     keys = [key for key in re.split(r"[,\s]+", text) if key]
     if not keys:
         where = "put it into the environment as MIRAGE_KEY" if file is None else f"{file} has none in it"
         raise click.ClickException(f"no API key: {where}")
+    if not all(_KEY.fullmatch(key) for key in keys):  # of a wrong file, nothing is sent to anybody
+        raise click.ClickException(f"{file or 'MIRAGE_KEY'} has something in it that is no API key: letters, digits, _")
     return keys
 
 
