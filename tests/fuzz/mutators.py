@@ -1,0 +1,159 @@
+"""Changes that know the form of what they change, so that inputs get beyond the first check: bytes -> bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import warnings
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from protos.mirage.v1 import oracle_pb2 as pb
+from tests.fuzz.targets import HEADERS
+
+__all__ = ["MUTATORS", "Mutator"]
+
+Mutator = Callable[[bytes, random.Random], bytes]
+
+_NUMBERS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 64, 255, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, -1, -3, -(2**63))
+_FLOATS = (b"\0\0\0\0", b"\0\0\x80?", b"\0\0\x80>", b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff", b"\1\0\0\x80")
+
+
+def garble(data: bytes, draw: random.Random) -> bytes:
+    """Change, cut, repeat or insert some bytes, with no idea of what they mean."""
+    changed = bytearray(data)
+    place, size = draw.randrange(len(changed) + 1), draw.choice((1, 1, 1, 2, 4, 16, 256))
+    kind = draw.randrange(5)
+    if kind == 0 and changed:
+        changed[place % len(changed)] ^= 1 << draw.randrange(8)
+    elif kind == 1:
+        del changed[place : place + size]
+    elif kind == 2:
+        changed[place:place] = changed[place : place + size] * draw.choice((1, 2, 50))
+    elif kind == 3:
+        changed[place:place] = draw.randbytes(size)
+    else:
+        changed[place : place + size] = draw.randbytes(min(size, len(changed) - place))
+    return bytes(changed)
+
+
+def request(data: bytes, draw: random.Random) -> bytes:
+    """A PredictRequest with one of its fields changed; bytes that are none are garbled."""
+    try:
+        message = pb.PredictRequest.FromString(data)
+    except DecodeError:
+        return garble(data, draw)
+    tensor, kind = message.inputs, draw.randrange(9)
+    if kind == 0:
+        message.request_id = draw.randbytes(draw.choice((0, 15, 16, 16, 16, 16, 64, 65)))
+    elif kind == 1:
+        tensor.dtype = draw.choice((0, 1, 1, 1, 2, 3, 4, 5, 99, -1))
+    elif kind == 2:
+        tensor.shape[:] = [draw.choice(_NUMBERS) for _ in range(draw.randrange(10))]
+    elif kind == 3 and tensor.shape:
+        tensor.shape[draw.randrange(len(tensor.shape))] = draw.choice(_NUMBERS)
+    elif kind == 4:
+        rows = draw.randrange(7)
+        tensor.dtype, tensor.shape[:], tensor.data = 1, [rows, 3], b"".join(draw.choices(_FLOATS[:3], k=3 * rows))
+    elif kind == 5 and len(tensor.data) >= 4:
+        place = 4 * draw.randrange(len(tensor.data) // 4)
+        tensor.data = tensor.data[:place] + draw.choice(_FLOATS) + tensor.data[place + 4 :]
+    elif kind == 6:
+        tensor.data = garble(tensor.data, draw)
+    elif kind == 7:
+        message.model = draw.choice(("", "m", "m/1", "m/2", "M", "other", "../m", "m/1/", "\0", "é" * 40))
+    else:
+        return garble(message.SerializeToString(), draw)
+    return message.SerializeToString()
+
+
+def call(data: bytes, draw: random.Random) -> bytes:
+    """A call of the target `predict`: mostly under the same header, its request changed."""
+    header = data[:1] if data and draw.randrange(8) else bytes((draw.randrange(len(HEADERS)),))
+    return header + request(data[1:], draw)
+
+
+def archive(data: bytes, draw: random.Random) -> bytes:
+    """A zip of which one entry is changed, renamed, dropped or doubled; what is no zip is garbled."""
+    if draw.randrange(3) == 0:
+        return garble(data, draw)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as source:
+            entries = [(entry, source.read(entry)) for entry in source.infolist()]
+    except Exception:  # the zip reader has a dozen ways to fail on a damaged file
+        return garble(data, draw)
+    if not entries:
+        return garble(data, draw)
+    place = draw.randrange(len(entries))
+    entry, content = entries[place]
+    kind = draw.randrange(8)
+    if kind == 0:
+        names = [name.filename for name, _ in entries] + ["/", "model/../x", "model/data/weights/weight_7"]
+        entry.filename = draw.choice(names)
+    elif kind == 1:
+        del entries[place]
+    elif kind == 2:
+        entries.append(entries[place])
+    else:
+        entries[place] = entry, _json(content, draw) if entry.filename.endswith(".json") else garble(content, draw)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w") as target:
+        warnings.simplefilter("ignore")  # of names that are there twice
+        for entry, content in entries:
+            target.writestr(entry.filename or "-", content)
+    return buffer.getvalue()
+
+
+def _json(content: bytes, draw: random.Random) -> bytes:
+    """JSON with one value replaced by another of the same text, or by one of a few that are wrong nearly everywhere."""
+    try:
+        root = json.loads(content)
+    except (ValueError, RecursionError):
+        return garble(content, draw)
+    if draw.randrange(6) == 0:
+        return garble(content, draw)
+    places: list[tuple[Any, Any]] = []
+    stack = [root]
+    while stack:
+        value = stack.pop()
+        inside = list(value.items() if isinstance(value, dict) else enumerate(value))
+        places += [(value, key) for key, _ in inside]
+        stack += [one for _, one in inside if isinstance(one, dict | list)]
+    if not places:
+        return b"[]"
+    (holder, key), (other, name) = draw.choice(places), draw.choice(places)
+    wrong = (
+        None,
+        True,
+        -1,
+        0,
+        2**70,
+        1.5,
+        "",
+        "s0",
+        "torch.ops.aten.add.Tensor",
+        "x" * 2000,
+        [],
+        {},
+        [[[]]],
+        {"as_int": 3},
+    )
+    kind = draw.randrange(4)
+    if kind == 0:
+        holder[key] = json.loads(json.dumps(other[name]))
+    elif kind == 1:
+        holder[key] = draw.choice(wrong)
+    elif kind == 2:
+        del holder[key]
+    elif isinstance(holder, dict):
+        holder[draw.choice(("as_int", "use_pickle", "name", "target", "__reduce__"))] = draw.choice(wrong)
+    else:
+        holder.append(draw.choice(wrong))
+    return json.dumps(root).encode()
+
+
+MUTATORS: dict[str, Mutator] = {"codec": request, "archive": archive, "predict": call}
