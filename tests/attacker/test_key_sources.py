@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from attacker.cli import main
-from attacker.cli_common import read_keys
+from attacker.cli_common import private, read_keys
 from attacker.transport import Tls, stays_here
 from oracle_server.certificates import new_authority, server_pair
 from tests.serving import Forker, Server
@@ -69,7 +69,7 @@ def test_a_file_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> Non
         assert done.exit_code == 1
         assert done.output.endswith(f"Error: {file} holds keys and others may use it: chmod 600 {file}\n")
     file.chmod(0o600)
-    assert read_keys(file)  # as the sentence says
+    assert private(file) == file  # as the sentence says
 
 
 @pytest.mark.parametrize("text", ["", "\n", " , ,"])
@@ -80,6 +80,17 @@ def test_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> N
     monkeypatch.setenv("MIRAGE_KEY", text)
     with pytest.raises(click.ClickException, match=f"^{NO_KEY}$"):
         read_keys(None)
+
+
+@pytest.mark.parametrize("data", ["-----BEGIN PRIVATE KEY-----\nMIGH\n", "mirage_k\x01", "clé", "\xff\0"])
+def test_what_is_no_key_is_sent_to_nobody(tmp_path: Path, data: str) -> None:
+    """Such as the private key of TLS, given by mistake; the sentence does not repeat it."""
+    file = key_file(tmp_path, "")
+    file.write_bytes(data.encode("latin-1"))
+    with pytest.raises(
+        click.ClickException, match=f"^{file} has something in it that is no API key: letters, digits, _$"
+    ):
+        read_keys(file)
 
 
 def test_a_pipe_is_private() -> None:
