@@ -34,7 +34,7 @@ from protos.mirage.v1 import admin_pb2
 
 __all__ = ["main"]
 
-PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group(epilog="Example: oracle-server train softmax_regression --split att40 && oracle-server serve")
@@ -62,9 +62,9 @@ main.add_command(certs)
 @click.option("--batch", default=64, show_default=True, help="Rows in one forward pass.")
 @click.option("--max-rows", default=1024, show_default=True, help="Rows that one request may carry.")
 @click.option("--max-waiting", default=16_384, show_default=True, help="Rows that may wait for one model.")
-@click.option("--tls-certificate", type=PEM, help="PEM chain; read again when it changes, with the other TLS files.")
-@click.option("--tls-key", type=PEM, help="PEM private key.")
-@click.option("--tls-client-ca", type=PEM, help="PEM of authorities: a caller must show a certificate of theirs, too.")
+@click.option("--tls-certificate", type=_PEM, help="PEM chain; read again when it changes, with the other TLS files.")
+@click.option("--tls-key", type=_PEM, help="PEM private key.")
+@click.option("--tls-client-ca", type=_PEM, help="PEM of authorities: a caller must show a certificate of theirs, too.")
 @click.option(
     "--plain-text-beyond-loopback",
     is_flag=True,
