@@ -43,7 +43,7 @@ CONTRACTS: tuple[dict[str, Any], ...] = (
     {"access": "label", "rate": 400.0, "model": "slow"},  # most kills come between its charge and its answer
     {"access": "weights"},  # and downloads
 )
-_AFTER_AN_ANSWER = 0.75  # share of the kills that wait for the first answer since the start, on a busy machine too
+_ALL_UNDER_WAY = 0.5  # share of the kills before which every client has done its retries and was told something new
 _MOST_WAIT = 10.0
 _MOST_SECONDS = 0.25  # until the kill, drawn at random
 
@@ -65,18 +65,18 @@ class Outcome:
 
 def kill_series(server: Server, kills: int, *, seed: int = 0, before: str = "") -> Outcome:
     """Kill the server, which hosts `MODELS`, at random moments. `before` goes to each start; see `tests/forker.py`."""
-    told = threading.Event()
-    clients = [_Client(server.new_key(**contract), number, told) for number, contract in enumerate(CONTRACTS)]
+    clients = [_Client(server.new_key(**contract), number) for number, contract in enumerate(CONTRACTS)]
     generator = random.Random(seed)
     violations: list[str] = []
     for _ in range(kills):
         stop = threading.Event()
-        told.clear()
-        threads = [threading.Thread(target=client.run, args=(stop,)) for client in clients]
+        under_way: set[int] = set()
+        threads = [threading.Thread(target=client.run, args=(stop, under_way)) for client in clients]
         for thread in threads:
             thread.start()
-        if generator.random() < _AFTER_AN_ANSWER:
-            told.wait(_MOST_WAIT)
+        deadline = time.monotonic() + _MOST_WAIT * (generator.random() < _ALL_UNDER_WAY)
+        while len(under_way) < len(clients) and time.monotonic() < deadline:
+            time.sleep(0.002)
         time.sleep(generator.uniform(0.0, _MOST_SECONDS))
         server.process.kill()
         stop.set()
@@ -90,7 +90,7 @@ def kill_series(server: Server, kills: int, *, seed: int = 0, before: str = "") 
     stop = threading.Event()
     stop.set()
     for client in clients:  # what is still open is asked once more, and then everybody's count is the ledger's
-        client.run(stop)
+        client.run(stop, set())
         rows, spent = sum(map(_rows, client.answered)), client.caller.usage().spent
         if client.broken_off or rows != spent:
             client.violation(f"{spent} rows were charged and {rows} answered in the end")
@@ -116,7 +116,6 @@ class _Client:
 
     caller: Caller
     number: int
-    told: threading.Event  # set at each answer
     answered: dict[bytes, pb.PredictResponse] = field(default_factory=dict)
     broken_off: list[bytes] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -128,13 +127,14 @@ class _Client:
     def violation(self, sentence: str) -> None:
         self.violations.append(f"key {self.number}: {sentence}")
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, under_way: set[int]) -> None:
+        """Until told to stop, or the server is gone; its number is in `under_way` once it was told something new."""
         try:
-            self._run(stop)
+            self._run(stop, under_way)
         except Exception as error:
             self.violation(f"a client ended with {type(error).__name__}: {error}")
 
-    def _run(self, stop: threading.Event) -> None:
+    def _run(self, stop: threading.Event, under_way: set[int]) -> None:
         generator = random.Random(f"{self.number} {self.caller.server.address}")
         open_ids, self.broken_off = self.broken_off, []
         known = list(self.answered)
@@ -147,6 +147,7 @@ class _Client:
         while not stop.is_set() and self._ask(generator.randbytes(8) + secrets.token_bytes(8)):
             if downloads:
                 self._download()
+            under_way.add(self.number)
 
     def _ask(self, request_id: bytes) -> bool:
         """False when the server is gone."""
@@ -166,7 +167,6 @@ class _Client:
             else:
                 self.violation(f"a client was told {refused(error)}")
             return True
-        self.told.set()
         before = self.answered.setdefault(request_id, response)
         if before is not response:
             self.asked_again += 1
