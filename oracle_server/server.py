@@ -38,7 +38,7 @@ __all__ = ["ServeOptions", "serve", "write_address"]
 _LOG = logging.getLogger(__name__)
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 _CONNECTIONS = [  # what a connection may cost that asks for nothing, or takes no answer
-    ("grpc.max_concurrent_streams", 128),  # calls under way on one; a client keeps more to itself
+    ("grpc.max_concurrent_streams", 1_000),  # calls under way on one; a client keeps more to itself
     ("grpc.server.max_pending_requests", 20_000),  # that came faster than they are taken up: beyond a thousand gRPC
     ("grpc.server.max_pending_requests_hard_limit", 40_000),  # would cancel calls at random, whoever's they are
     ("grpc.server_handshake_timeout_ms", 10_000),  # until it speaks HTTP/2

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -34,6 +35,7 @@ __all__ = ["Hosted", "OracleService", "usage_message"]
 _CHUNK = 1 << 20
 _DAMAGED = "the files of the model {} are damaged on the server: tell the operator"
 _AT_ONCE = 1 << 18  # bytes that are hashed sooner than a thread wakes up
+_DOWNLOADS = 4  # of one key that hold a file and a chunk of it, though nobody takes it; more of them wait
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class OracleService:
         self._rates = Rates()
         self._watch = Watch(ledger)
         self._in_flight: dict[tuple[str, bytes], asyncio.Task[pb.PredictResponse]] = {}
+        self._downloads: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def _model(self, key: Key, asked: str) -> Hosted:
         if asked not in ("", key.model, key.model.rpartition("/")[0]):
@@ -150,21 +153,22 @@ class OracleService:
             raise Refusal(Reason.NO_MODEL, "this model has no such archive: see the card's list of archives")
         sha256 = bytes.fromhex(hashes[request.archive])
         path = hosted.archive.with_name(f"{request.archive}.pt2") if request.archive else hosted.archive
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise Refusal(Reason.MODEL_UNAVAILABLE, _DAMAGED.format(key.model)) from error
-        with file:
-            reservation = self._ledger.reserve(key, secrets.token_bytes(16), 0)
-            await asyncio.wrap_future(self._ledger.charge(reservation, "Download", sha256))
-            offset, found = 0, hashlib.sha256()
-            while data := await asyncio.to_thread(file.read, _CHUNK):
-                found.update(data)
-                yield pb.DownloadChunk(data=data, offset=offset)
-                offset += len(data)
-        if found.digest() != sha256:  # changed since the server was started
-            raise Refusal(Reason.MODEL_UNAVAILABLE, _DAMAGED.format(key.model))
-        yield pb.DownloadChunk(offset=offset, sha256=sha256)
+        async with self._downloads.setdefault(key.key_id, asyncio.Semaphore(_DOWNLOADS)):
+            try:
+                file = path.open("rb")
+            except OSError as error:
+                raise Refusal(Reason.MODEL_UNAVAILABLE, _DAMAGED.format(key.model)) from error
+            with file:
+                reservation = self._ledger.reserve(key, secrets.token_bytes(16), 0)
+                await asyncio.wrap_future(self._ledger.charge(reservation, "Download", sha256))
+                offset, found = 0, hashlib.sha256()
+                while data := await asyncio.to_thread(file.read, _CHUNK):
+                    found.update(data)
+                    yield pb.DownloadChunk(data=data, offset=offset)
+                    offset += len(data)
+            if found.digest() != sha256:  # changed since the server was started
+                raise Refusal(Reason.MODEL_UNAVAILABLE, _DAMAGED.format(key.model))
+            yield pb.DownloadChunk(offset=offset, sha256=sha256)
 
     async def usage(self, request: pb.UsageRequest, key: Key) -> pb.UsageResponse:
         return usage_message(self._ledger, key, self._model(key, request.model).card)
