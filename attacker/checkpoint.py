@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,17 +45,24 @@ class Training:
         return sum(self.curve["seconds"][-1:])
 
     def resume(self) -> None:
-        """Go on with what the file holds, if it is of the same training."""
+        """Go on with what the file holds, if it is of the same training. `ValueError` for one that is damaged: a kill
+        leaves none, since files are replaced whole.
+        """
         if not self._path.exists():
             return
         device = next(self._network.parameters()).device
-        kept = torch.load(self._path, weights_only=True, map_location=device)
-        if kept["of"] != self._of:
-            return
-        self._network.load_state_dict(kept["network"])
-        self._best, self.curve = kept["best"], kept["curve"]
-        for one, state in zip(self._rest, kept["rest"], strict=True):
-            one.load_state_dict(state)
+        try:
+            kept = torch.load(self._path, weights_only=True, map_location=device)
+            if kept["of"] != self._of:
+                return
+            self._network.load_state_dict(kept["network"])
+            self._best, self.curve = kept["best"], kept["curve"]
+            for one, state in zip(self._rest, kept["rest"], strict=True):
+                one.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError, TypeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{self._path} is damaged: restore it from a copy, or delete it, and the training starts again"
+            ) from error
 
     def add(self, seconds: float, **values: float) -> None:
         """The end of an epoch: a number for each curve."""
@@ -63,7 +72,9 @@ class Training:
             self.curve[name].append(value)
         kept = {"of": self._of, "network": self._network.state_dict(), "best": self._best, "curve": self.curve}
         part = self._path.with_suffix(".part")
-        torch.save(kept | {"rest": [one.state_dict() for one in self._rest]}, part)
+        buffer = io.BytesIO()  # torch itself does not say that a disk is full
+        torch.save(kept | {"rest": [one.state_dict() for one in self._rest]}, buffer)
+        part.write_bytes(buffer.getbuffer())
         part.replace(self._path)
         part.write_text(json.dumps(self.curve) + "\n")
         part.replace(self._path.with_suffix(".json"))

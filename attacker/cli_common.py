@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import re
@@ -24,6 +25,7 @@ from attacker.transport import Tls
 
 __all__ = ["KEY_FILE", "REFUSED", "chosen_device", "ends_at_ctrl_c", "one_sentence", "private", "reaches", "read_keys"]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = 3  # exit status: the contract gives less than the method needs
 
 _KEY = re.compile(r"[A-Za-z0-9_]+")
@@ -95,7 +97,8 @@ def one_sentence() -> Iterator[None]:
         click.echo(f"Refused: {error}", err=True)
         raise SystemExit(REFUSED) from error
     except (OracleError, JournalError, ValueError, OSError, grpc.RpcError) as error:
-        raise click.ClickException(str(error)) from error
+        full = isinstance(error, OSError) and error.errno in _FULL
+        raise click.ClickException(f"{error}{': free space; the same command resumes' if full else ''}") from error
 
 
 @contextlib.contextmanager

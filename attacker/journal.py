@@ -15,6 +15,7 @@ A process that dies while it writes leaves a last record cut short: it is droppe
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -48,14 +49,18 @@ class Journal:
         self._intents: dict[int, bytes] = {}
         self._answers: dict[int, tuple[int, int]] = {}  # sequence -> offset and length of the body
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+b", buffering=0)
+        try:
+            self._file = path.open("a+b", buffering=0)
+        except OSError as error:
+            said = f"{path} cannot be opened to write ({error.strerror}): change that, or choose another --out"
+            raise JournalError(said) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             kept = self._read()
             if kept is None:
                 self.nonce = secrets.token_hex(16)
                 self._file.truncate(0)
-                self._file.write(_MAGIC)
+                self._write(_MAGIC)
                 self._append(b"R", 0, json.dumps({"nonce": self.nonce, "run": run}, sort_keys=True).encode())
             elif kept["run"] != run:
                 changed = sorted(name for name in kept["run"] | run if kept["run"].get(name) != run.get(name))
@@ -111,7 +116,19 @@ class Journal:
 
     def _append(self, kind: bytes, sequence: int, body: bytes) -> None:
         header = _HEADER.pack(kind, sequence, len(body), zlib.crc32(body))
-        self._file.write(b"".join((header, _CRC.pack(zlib.crc32(header)), body)))
+        self._write(b"".join((header, _CRC.pack(zlib.crc32(header)), body)))
+
+    def _write(self, data: bytes) -> None:
+        """All of it, or nothing and `JournalError`: a full disk takes a part, after which no record could be read."""
+        end, written = os.fstat(self._file.fileno()).st_size, 0
+        try:
+            while written < len(data):
+                written += self._file.write(data[written:]) or 0
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
+            said = f"{self._path} cannot be written ({error.strerror}): free space; the same command resumes the run"
+            raise JournalError(said) from error
 
     def intend(self, sequence: int, digest: bytes) -> None:
         """Say what request `sequence` asks, before it is sent. One that the journal knows must be the same."""
