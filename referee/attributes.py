@@ -38,7 +38,7 @@ from referee.attribute_models import Grown, grow_sample, load_table, people_file
 from referee.attribute_plan import Adversary, Experiment
 from referee.attribute_results import Counted, Result
 from referee.metrics.attributes import positive_level
-from referee.processes import OracleProcess, run_attacker
+from referee.processes import OracleProcess, Trespass, denied_in, run_attacker
 
 __all__ = ["find_result", "run_experiment"]
 
@@ -100,21 +100,27 @@ def run_experiment(
     starts = _START_SECONDS + _START_SECONDS_MODEL * 2 * experiment.samples
     with OracleProcess(root, "--device", device, start_seconds=starts) as oracle:
         attack = time.perf_counter()
-        status, words = run_attacker(
-            oracle.address,
-            None,
-            [str(folder / "runs.jsonl"), "--out", str(folder / "runs"), "--device", device],
-            folder=folder,
-            denied=[out / "victim", out / "referee", *private_files(experiment)],
-            quiet=quiet,
-            command="batch",
-        )
+        trespass = None
+        try:
+            status, words = run_attacker(
+                oracle.address,
+                None,
+                [str(folder / "runs.jsonl"), "--out", str(folder / "runs"), "--device", device],
+                folder=folder,
+                denied=[*denied_in(out), *private_files(experiment)],
+                quiet=quiet,
+                command="batch",
+            )
+        except Trespass as error:
+            trespass = error
         ended = time.perf_counter()
     known: dict[str, Any] = {
         "seconds": {"grow": grew - started, "start": attack - grew, "attack": ended - attack},
         **_facts(experiment, table, inside, grown),
     }
-    if status != 0:
+    if trespass is not None:
+        result = Result(status="void", sentence=str(trespass), counted={}, guesses={}, **known)
+    elif status != 0:
         said = words.strip().splitlines()[-1] if words.strip() else f"the attacker ended with status {status}"
         result = Result(
             status="refused" if status == REFUSED else "failed",

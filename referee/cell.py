@@ -38,7 +38,7 @@ ARRAYS: dict[str, tuple[type, str]] = {
     "psnr": (np.float64, "MT"),
     "ssim": (np.float64, "MT"),
 }
-STATUSES = ("done", "refused", "failed")
+STATUSES = ("done", "refused", "failed", "void")
 
 
 class BrokenCellError(ValueError):
@@ -63,7 +63,7 @@ class Cell:
     parameters: dict[str, Any]
     seed: int
     contract: dict[str, Any]
-    status: Literal["done", "refused", "failed"]
+    status: Literal["done", "refused", "failed", "void"]
     sentence: str
     targets: np.ndarray
     marks: np.ndarray
@@ -107,7 +107,9 @@ class Cell:
 
 
 def unscored(*, image_shape: tuple[int, ...], targets: np.ndarray, **known: Any) -> Cell:
-    """Make a cell without a result, for a refusal or a failure: no marks, no images, counts 0 unless given."""
+    """Make a cell without a result (refused, failed, or an attacker that tried what it must not): no marks, no images,
+    counts 0 unless given.
+    """
     count = len(targets)
     empty = {key: np.zeros((0, count)) for key, (_, axes) in ARRAYS.items() if axes == "MT"}
     images = np.zeros((0, count, *image_shape))

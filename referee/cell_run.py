@@ -23,7 +23,7 @@ from referee.cell import Cell
 from referee.given import BlurredPhotos, GivenAnswers, write_images
 from referee.keys import hold_key, retire_key
 from referee.metrics.images import mse, psnr, ssim
-from referee.processes import run_attacker
+from referee.processes import Trespass, run_attacker
 from referee.results import Results
 
 __all__ = ["developer_data", "finish_cell"]
@@ -54,15 +54,19 @@ def _run(results: Results, planned: PlannedCell, keys: list[Path], address: str,
         hold_key(results.root, key, label=planned.name, model=planned.victim.name, contract=planned.contract)
         for key in keys
     ]
-    status, words = run_attacker(
-        address,
-        ",".join(token for token, _ in held),
-        _arguments(results, planned, folder, given),
-        folder=folder,
-        denied=results.denied,
-        quiet=quiet,
-        stop=stop,
-    )
+    trespass = None
+    try:
+        status, words = run_attacker(
+            address,
+            ",".join(token for token, _ in held),
+            _arguments(results, planned, folder, given),
+            folder=folder,
+            denied=results.denied,
+            quiet=quiet,
+            stop=stop,
+        )
+    except Trespass as error:
+        trespass = error
     with open_operator(results.root) as operator:
         mine = operator.list_keys(admin_pb2.ListKeysRequest(key_ids=[key_id for _, key_id in held])).keys
     used = [info.usage for info in mine]
@@ -79,13 +83,15 @@ def _run(results: Results, planned: PlannedCell, keys: list[Path], address: str,
         "capacity_bits": sum(capacity_bits(planned.contract, card, usage.spent, usage.downloads) for usage in used),
         "flags": _flags(mine),
     }
+    nothing: dict[str, Any] = {"image_shape": card.input_shape, "targets": np.arange(len(judge.split.private))}
+    if trespass is not None:
+        return cells.unscored(status="void", sentence=str(trespass), **nothing, **known)
     if status != 0:
         sentence = words.strip().splitlines()[-1] if words.strip() else f"the attacker ended with status {status}"
         return cells.unscored(
             status="refused" if status == REFUSED else "failed",
             sentence=sentence.removeprefix("Refused: ").removeprefix("Error: "),
-            image_shape=card.input_shape,
-            targets=np.arange(len(judge.split.private)),
+            **nothing,
             **known,
         )
     run = json.loads((folder / "run.json").read_text())

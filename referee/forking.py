@@ -65,15 +65,19 @@ class Forker:
 
 
 class Forked:
-    """A forked process, with as much of `subprocess.Popen` as is needed to await and to end it."""
+    """A forked process, with as much of `subprocess.Popen` as is needed to await and to end it; `refused` is what the
+    fence refused it, in words, once it has ended.
+    """
 
     def __init__(self, forker: Forker, pid: int) -> None:
         self._forker, self.pid = forker, pid
         self.returncode: int | None = None
+        self.refused: list[str] = []
 
     def poll(self) -> int | None:
         if self.returncode is None:
-            self.returncode = self._forker.order(poll=self.pid)["status"]
+            answer = self._forker.order(poll=self.pid)
+            self.returncode, self.refused = answer["status"], answer["refused"]
         return self.returncode
 
     def wait(self, timeout: float) -> int:

@@ -20,7 +20,7 @@ from oracle_server.victims import cache
 from oracle_server.victims.data import DATA_ROOT_VARIABLE
 from referee.forking import Forked, forker
 
-__all__ = ["STEAK_CSV", "OracleProcess", "ProcessError", "denied_folders", "run_attacker"]
+__all__ = ["STEAK_CSV", "OracleProcess", "ProcessError", "Trespass", "denied_folders", "denied_in", "run_attacker"]
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
@@ -34,8 +34,17 @@ class ProcessError(RuntimeError):
     """A process did not start or failed; the sentence names its log."""
 
 
+class Trespass(ProcessError):
+    """The attacker tried what the fence refuses, whatever came of its run; the sentence says what."""
+
+    def __init__(self, refused: Sequence[str], log: Path) -> None:
+        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+        super().__init__(f"the attacker tried what the fence refuses: {refused[0]}{more} (see {log})")
+
+
 class OracleProcess:
-    """`oracle-server serve` on loopback, from entering the context to leaving it, however it is left.
+    """`oracle-server serve` on loopback, from entering the context to leaving it, however it is left; and it ends with
+    this process, however that ends.
 
     It has `start_seconds` to become healthy: a root with many models needs longer.
     """
@@ -50,10 +59,14 @@ class OracleProcess:
         state = self._root / "server.json"
         state.unlink(missing_ok=True)
         self._log = self._root / "server.log"
-        command = [sys.executable, "-m", "oracle_server", "serve", "--root", str(self._root), "--port", "0"]
+        command = [sys.executable, "-m", "referee.tether", "oracle_server", "serve", "--root", str(self._root)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, *self._options], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                [*command, "--port", "0", *self._options],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.PIPE,  # the tether: closed when this process ends
+                start_new_session=True,
             )
         try:
             self.address = self._wait(state)
@@ -80,6 +93,8 @@ class OracleProcess:
 
     def stop(self) -> None:
         _end(self._process)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -101,8 +116,8 @@ def run_attacker(
 
     Its environment has the key (where there is one for the whole process: a batch has its keys in its file) and what
     Python and the libraries need; its working directory is its own; it may not open the folders in `denied`, nor those
-    of the packages that carry private data, nor the data root. It is ended when this is, or when `stop` is set: then
-    `KeyboardInterrupt` is raised, as in the thread that heard it.
+    of the packages that carry private data, nor the data root: `Trespass` when it tried. It is ended when this is, or
+    when `stop` is set: then `KeyboardInterrupt` is raised, as in the thread that heard it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for place in denied_folders():
@@ -129,6 +144,8 @@ def run_attacker(
     except BaseException:
         _end(process)
         raise
+    if process.refused:
+        raise Trespass(process.refused, log)
     return status, log.read_text(errors="replace")
 
 
@@ -140,6 +157,13 @@ def denied_folders() -> list[Path]:
         found += [Path(place) / part for place in (spec.submodule_search_locations or [])] if spec else []
     named = (os.environ.get(variable) for variable in (STEAK_CSV, DATA_ROOT_VARIABLE))
     return [*found, (cache.root() / "victims").resolve(), *(Path(place).resolve() for place in named if place)]
+
+
+def denied_in(out: Path) -> list[Path]:
+    """What no attacker of the campaign in `out` may open: the victim's, the referee's, what shows private photos, and
+    the folders of the other attackers; its own is where it runs.
+    """
+    return [out / name for name in ("victim", "referee", "attacker", "lineups", "report.html", "results.parquet")]
 
 
 def _status(process: Forked) -> int | None:

@@ -22,6 +22,7 @@ from referee.cell import Cell
 from referee.given import BlurredPhotos, GivenAnswers, blurred_photos
 from referee.hosted import absent
 from referee.judge import Judge
+from referee.processes import denied_in
 
 __all__ = ["Results"]
 
@@ -60,7 +61,7 @@ class Results:
         self.out = out
         self.device = str(choose_device(device))
         self.root = out / "victim"
-        self.denied = [self.root, out / "referee", *denied]
+        self.denied = [*denied_in(out), *denied]
         self.repository = Repository(self.root)
         self._models: dict[tuple[str, str], nn.Module] = {}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class Training:
 def train_ahead(trainings: Iterable[Training], say: Callable[[str], None]) -> None:
     """Train all of them. `say` hears what is ready. An exception, or Ctrl-C, ends the processes."""
     todo = list(dict.fromkeys(trainings))
-    with get_context("spawn").Pool(min(len(todo), os.cpu_count() or 1), _ignore_interrupts) as pool:
+    with get_context("spawn").Pool(min(len(todo), os.cpu_count() or 1), _begin) as pool:
         for number, ready in enumerate(pool.imap_unordered(_train, todo), 1):
             say(f"training: {number} of {len(todo)} models ready ({ready})")
 
@@ -53,5 +54,14 @@ def _train(training: Training) -> str:
     return training()
 
 
-def _ignore_interrupts() -> None:
+def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end us, and a training would go on for minutes."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -55,7 +55,9 @@ def figures(results: Results, cells: Sequence[Cell]) -> list[Figure]:
             found += cost_figures(results, stand)
     plans = {(planned.name, planned.seed): planned for planned in results.plan.cells}
     pairs = [(plans[cell.name, cell.seed], cell) for cell in cells]
-    beside = [(planned, cell) for planned, cell in pairs if planned.matrix is None and cell.status != "failed"]
+    beside = [
+        (planned, cell) for planned, cell in pairs if planned.matrix is None and cell.status not in ("failed", "void")
+    ]
     found += questions(beside, tasks)
     found += floor_figures(results, tasks, beside)
     found += detection_figures(results, beside)

@@ -146,7 +146,7 @@ def stands_of(results: Results, cells: Sequence[Cell]) -> dict[str, list[Stand]]
     plans = {(planned.name, planned.seed): planned for planned in results.plan.cells}
     for cell in cells:
         planned = plans[cell.name, cell.seed]
-        if (entry := planned.matrix) is not None and cell.status != "failed":
+        if (entry := planned.matrix) is not None and cell.status not in ("failed", "void"):
             place = (entry.task, entry.defence, entry.strength)
             entries.setdefault(place, entry)
             found.setdefault(place, {}).setdefault(entry.attack, []).append((planned, cell))

@@ -113,6 +113,8 @@ def _row(cells: list[Cell], contract: str, method: str, floor: bool) -> Row:
             "so the numbers are not shown."
         )
         return Row(kind, cells[0].split, contract, method, "void", sentence, tuple(cells))
+    if (void := next((cell for cell in cells if cell.status == "void"), None)) is not None:
+        return Row(kind, void.split, contract, method, "void", void.sentence, tuple(cells))
     if not done:
         first = cells[0]
         return Row(kind, first.split, contract, method, first.status, first.sentence, tuple(cells))
@@ -196,7 +198,7 @@ def texts(row: Row) -> dict[str, str]:
         "seconds": labels.DASH if row.seconds is None else f"{row.seconds:,.1f}",
         "status": row.status if row.kind == "attack" else row.kind,
     }
-    if row.status == "void":
+    if row.status == "void" and any(cell.status == "done" and not cell.counts_equal for cell in row.cells):
         cells["agree"] = "no"
     if row.sentence:
         cells["status"] += f": {row.sentence}"

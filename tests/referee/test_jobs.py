@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -15,6 +14,7 @@ import torch
 
 from referee import forking, run
 from referee.processes import ProcessError, denied_folders, run_attacker
+from tests.referee.ended import gone
 
 
 def cells(count: int) -> list[Any]:
@@ -70,20 +70,6 @@ def test_an_interruption_reaches_those_that_run_and_starts_no_other(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run_all(monkeypatch, work, 5, 2)
     assert sorted(started) == sorted(stopped) == ["c0", "c1"]
-
-
-def gone(pid: int) -> bool:
-    """Whether the process has ended, a moment later at most."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            return True  # nobody has asked for its status yet
-        time.sleep(0.02)
-    return False
 
 
 def waits(folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from oracle_server.operator import open_operator
 from protos.mirage.v1 import admin_pb2
 from referee.campaign import read_plan
 from referee.cell import find
+from tests.referee.ended import gone
 
 CAMPAIGN = """
 title = "A small campaign"
@@ -156,23 +158,61 @@ def test_a_second_run_asks_nothing_and_changes_no_result(undisturbed, tmp_path):
     assert "data:image" in (folder / "out/report.html").read_text()
 
 
-def test_a_run_that_was_interrupted_goes_on_and_ends_with_the_same_results(undisturbed, tmp_path):
-    folder, _ = undisturbed
-    process = referee(tmp_path, "run", "campaign.toml", "--out", "out")
-    (cell,) = (cell for cell in read_plan(tmp_path / "campaign.toml").cells if cell.name == "numeric/full")
-    journal = tmp_path / "out/attacker" / cell.attempt / "journal.bin"
+def started_by(pid: int) -> set[int]:
+    """Every process that stems from this one."""
+    parents = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(place.parent.name)] = int(place.read_text().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    while new := {child for child, parent in parents.items() if parent in {pid, *found}} - found:
+        found |= new
+    return found
+
+
+def interrupt(folder: Path, size: int, number: signal.Signals) -> tuple[int, str]:
+    """Start the campaign and signal it in the middle of a cell, when its journal has so many bytes. The status and what
+    was said, after everything that it had started is gone: the server, what forks attackers, and the attacker.
+    """
+    process = referee(folder, "run", "campaign.toml", "--out", "out")
+    (cell,) = (cell for cell in read_plan(folder / "campaign.toml").cells if cell.name == "numeric/full")
+    journal = folder / "out/attacker" / cell.attempt / "journal.bin"
     deadline = time.monotonic() + 120
-    while not (journal.exists() and journal.stat().st_size > 1_000_000):
+    while not (journal.exists() and journal.stat().st_size > size):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    server = json.loads((tmp_path / "out/victim/server.json").read_text())["pid"]
-    process.send_signal(signal.SIGINT)
+    server = json.loads((folder / "out/victim/server.json").read_text())["pid"]
+    started = started_by(process.pid)
+    assert server in started
+    assert len(started) >= 3
+    process.send_signal(number)
     said, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert [pid for pid in started if not gone(pid)] == []
+    return process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("b")
+    return folder, interrupt(folder, 300_000, signal.SIGKILL)
+
+
+def test_a_run_that_is_killed_takes_everything_with_it(killed):
+    _, (status, _) = killed
+    assert status == -signal.SIGKILL
+
+
+def test_a_run_that_was_killed_and_interrupted_goes_on_and_ends_with_the_same_results(undisturbed, killed):
+    folder, _ = killed
+    status, said = interrupt(folder, 1_000_000, signal.SIGTERM)  # heard as Ctrl-C is
+    assert status == 1
     assert "run it again to go on" in said
-    with pytest.raises(ProcessLookupError):
-        os.kill(server, 0)
-    assert "cell 1 of 5" in run(tmp_path)  # the finished one is not run again
-    first, second = (pq.read_table(place / "out/results.parquet").to_pylist() for place in (folder, tmp_path))
+    assert "cell 1 of 5" in said
+    assert "cell 1 of 5" in run(folder)  # the finished one is not run again
+    places = undisturbed[0], folder
+    first, second = (pq.read_table(place / "out/results.parquet").to_pylist() for place in places)
     assert first == second
+    assert all(cell.counts_equal for cell in cells_of(folder).values() if cell.status == "done")
+    figures = [json.loads((place / "out/summary.json").read_text())["figures"] for place in places]
+    assert figures[0] == figures[1]
