@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 Rule = Callable[[Any], Any]
+MOST_LETTERS = 600  # of a refusal
 
 
 def words(text: str) -> frozenset[str]:
@@ -61,7 +62,13 @@ REASONS = {
 
 
 class UnsafeArchive(ValueError):
-    """The archive could run code, holds more than a model, or cannot be read: nothing of it was loaded."""
+    """The archive could run code, holds more than a model, or cannot be read: nothing of it was loaded.
+
+    What the archive says of itself is quoted, but not by the page.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence if len(sentence) <= MOST_LETTERS else f"{sentence[: MOST_LETTERS - 3]}...")
 
 
 def refuse(sentence: str) -> NoReturn:
