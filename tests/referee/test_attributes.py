@@ -25,7 +25,7 @@ from referee.attribute_runs import not_run, run_missing
 from referee.attributes import find_result, run_experiment
 from referee.campaign import Plan
 from referee.figures.attributes import attribute_figures
-from referee.processes import OracleProcess, ProcessError, denied_folders, run_attacker
+from referee.processes import OracleProcess, ProcessError, Trespass, denied_folders, run_attacker
 from referee.report.attributes import attribute_sections
 from referee.run import report_campaign, run_campaign
 from tests.referee.tiny_experiment import PEOPLE
@@ -170,11 +170,12 @@ def test_the_fence_holds_for_a_batch(tmp_path):
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "runs.jsonl").write_text('{"key": "k", "name": "n", "method": "marginal_mode"}\n')
+    (victim / "runs.jsonl").chmod(0o600)
     words = [str(victim / "runs.jsonl"), "--out", "runs"]
     own = tmp_path / "own"
-    status, said = run_attacker("127.0.0.1:1", None, words, folder=own, denied=[victim], command="batch")
-    assert status == 1
-    assert "the fence refuses open" in said
+    with pytest.raises(Trespass, match="open of .*runs.jsonl"):
+        run_attacker("127.0.0.1:1", None, words, folder=own, denied=[victim], command="batch")
+    assert "the fence refuses open" in (own / "attacker.log").read_text()
 
 
 def test_an_experiment_without_its_table_is_left_out_with_a_note(tiny, tmp_path):

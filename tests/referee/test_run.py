@@ -203,12 +203,21 @@ def test_a_run_that_is_killed_takes_everything_with_it(killed):
     assert status == -signal.SIGKILL
 
 
-def test_a_run_that_was_killed_and_interrupted_goes_on_and_ends_with_the_same_results(undisturbed, killed):
+@pytest.fixture(scope="module")
+def interrupted(killed):
     folder, _ = killed
-    status, said = interrupt(folder, 1_000_000, signal.SIGTERM)  # heard as Ctrl-C is
+    return folder, interrupt(folder, 1_000_000, signal.SIGTERM)  # heard as Ctrl-C is
+
+
+def test_a_run_that_is_interrupted_goes_on_where_it_was_killed_and_ends_in_order(interrupted):
+    _, (status, said) = interrupted
     assert status == 1
     assert "run it again to go on" in said
     assert "cell 1 of 5" in said
+
+
+def test_after_all_that_the_results_are_the_same(undisturbed, interrupted):
+    folder, _ = interrupted
     assert "cell 1 of 5" in run(folder)  # the finished one is not run again
     places = undisturbed[0], folder
     first, second = (pq.read_table(place / "out/results.parquet").to_pylist() for place in places)
