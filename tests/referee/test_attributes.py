@@ -173,7 +173,7 @@ def test_the_fence_holds_for_a_batch(tmp_path):
     (victim / "runs.jsonl").chmod(0o600)
     words = [str(victim / "runs.jsonl"), "--out", "runs"]
     own = tmp_path / "own"
-    with pytest.raises(Trespass, match="open of .*runs.jsonl"):
+    with pytest.raises(Trespass, match=r"open of .*runs\.jsonl"):
         run_attacker("127.0.0.1:1", None, words, folder=own, denied=[victim], command="batch")
     assert "the fence refuses open" in (own / "attacker.log").read_text()
 
