@@ -6,12 +6,13 @@ request and the caller's key, and knows nothing of how they were checked.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -34,7 +35,7 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not str(record
 Context = grpc.aio.ServicerContext[Any, Any]
 # A handler gets the parsed request and the key; behind the Unix socket there is no key.
 Unary = Callable[[Any, Any], Awaitable[Message]]
-Stream = Callable[[Any, Any], AsyncIterator[Message]]
+Stream = Callable[[Any, Any], AsyncGenerator[Message, None]]
 
 
 def new_token(key_id: str | None = None) -> tuple[str, str, bytes]:
@@ -64,10 +65,20 @@ class Guard:
         return grpc.unary_unary_rpc_method_handler(call)
 
     def stream(self, rpc: str, request_type: type[Message], handler: Stream) -> grpc.RpcMethodHandler[Any, Any]:
+        closing: set[asyncio.Task[None]] = set()
+
+        def end(messages: AsyncGenerator[Message, None]) -> None:
+            """Let go of what the handler holds when its caller has left: gRPC leaves that to the collector."""
+            task = asyncio.ensure_future(messages.aclose())
+            closing.add(task)
+            task.add_done_callback(closing.discard)
+
         async def call(data: bytes, context: Context) -> AsyncIterator[bytes]:
             try:
                 request, key = self._admit(rpc, request_type, data, context)
-                async for message in handler(request, key):
+                messages = handler(request, key)
+                context.add_done_callback(lambda _: end(messages))  # type: ignore[arg-type] # its stub is no protocol
+                async for message in messages:
                     yield message.SerializeToString()
             except Exception as error:
                 _end(context, rpc, error)
