@@ -9,8 +9,10 @@ import json
 import logging
 import os
 import re
+import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,7 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
     """Serve until SIGTERM or SIGINT. `started` gets the address once health says SERVING. The caller closes the
     ledger.
     """
+    _as_many_connections_as_allowed()
     torch.set_num_threads(options.threads)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -133,6 +136,14 @@ async def _stopped(stop: asyncio.Event, *listeners: grpc.aio.Server) -> None:
     if signalled not in done:
         signalled.cancel()
         raise ServerError(f"gRPC has given up a listener: {done.pop().exception()}; start the server again")
+
+
+def _as_many_connections_as_allowed() -> None:
+    """Each connection is a file descriptor. At the limit the others are served on, and new ones wait until some end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # where the system has a lower one yet
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _server(options: ServeOptions) -> grpc.aio.Server:
