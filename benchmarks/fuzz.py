@@ -14,6 +14,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import click
+
 from benchmarks.common import Rig
 from referee.report.summary import Figure
 from tests.fuzz.targets import DOCUMENTED
@@ -28,7 +30,7 @@ _SECONDS = 1800.0  # for one target, on a machine that is slow
 def measure(rig: Rig, inputs: int = 1_000_000) -> list[Figure]:
     """How many inputs were tried; how many crashed, and how many got an answer that nobody has promised, out of all."""
     if importlib.util.find_spec("atheris") is None:
-        raise RuntimeError("fuzzing needs atheris, on CPython 3.11 to 3.13: pip install 'mirage-range[fuzz]'")
+        raise click.ClickException("fuzzing needs atheris, on CPython 3.11 to 3.13: pip install 'mirage-range[fuzz]'")
     words, raised, tried, died = Counter[str](), Counter[str](), Counter[str](), 0
     for name, share in _SHARES.items():
         status, counts = _run(name, max(1, round(share * inputs)), rig.folder / "fuzz" / name)
