@@ -33,7 +33,7 @@ __all__ = ["CASES", "Case", "Outcome", "Range", "kill_series"]
 
 _SHAPE, _LATENT = (1, 8, 6), 6
 _SQUARE = (1, 8, 8)  # the smallest images that a GAN is trained on
-_PEOPLE = 3000
+_PEOPLE = 2000
 _ATTEMPTS = 6  # processes for each kill that is wanted: some are over before their moment has come
 _WRITING = 0.004  # seconds in which a result is written, or a checkpoint
 _HEAD = 2000  # bytes of a journal in which nothing was asked
@@ -74,20 +74,20 @@ CASES = {
     "brep_mi": _case("--set rows=700 --set radius=0.5 --seed 4", access="label", prior="prior"),
     "gmi": _case("--set steps=200 --seed 5", access="weights", prior="prior"),
     "ked_mi": _case(
-        "--set latent=4 --set width=4 --set training_steps=100 --set batch_size=8 --set steps=60 --set samples=4",
+        "--set latent=4 --set width=4 --set training_steps=75 --set batch_size=8 --set steps=60 --set samples=4",
         "square",
         "weights",
         public="squares",
     ),
-    "vmi": _case("--set steps=50 --set batch=8 --set samples=10 --seed 6", access="weights", prior="prior"),
+    "vmi": _case("--set steps=40 --set batch=8 --set samples=10 --seed 6", access="weights", prior="prior"),
     "latent_gradient": _case("--set steps=200 --seed 7", access="weights", prior="prior"),
     "inversion_network": _case(
         "--set epochs=8 --set batch_size=16 --set width=4 --set hidden=16 --set held_out=0.2 --set rows=400 --seed 8",
         public="images",
         given="answers.npz",
     ),
-    "equation_solving": _case("--set rounds=20 --seed 9", round_to=0.01),
-    "random_draws": _case("--set draws=4000 --seed 10", access="label"),
+    "equation_solving": _case("--set rounds=10 --seed 9", round_to=0.01),
+    "random_draws": _case("--set draws=3000 --seed 10", access="label"),
     "adversarial": _case("--set steps=300 --seed 11", access="weights", public="images"),
     "map_inversion": _case("--set unknown=a", "tree", "label", given="people.csv"),
     "white_box_counts": _case("--set unknown=a", "tree", "weights", given="people.csv"),
