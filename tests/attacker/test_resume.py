@@ -10,9 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import numpy as np
 
 from tests.attacker.conftest import Make
 from tests.fixtures import Start
+from tests.serving import Caller, Forker, Process, Server, inputs
 
 
 def test_killed_again_and_again_with_its_server(start: Start, attack: Make) -> None:
@@ -37,6 +41,28 @@ def test_killed_again_and_again_with_its_server(start: Start, attack: Make) -> N
     assert disturbed.finish()[0] == 0
     assert disturbed.result == first
     assert disturbed.rows == disturbed.caller.usage().spent == 3000
+
+
+def test_asking_that_is_killed_goes_on(server: Server, forker: Forker, tmp_path: Path) -> None:
+    """`attacker ask`: every image is charged once, and the answers are those of one that nobody disturbed."""
+    np.save(tmp_path / "images.npy", inputs(3000))
+
+    def start(name: str, caller: Caller) -> Process:
+        words = ["ask", tmp_path / "images.npy", "--address", server.address, "--out", tmp_path / name]
+        log = tmp_path / f"{name}.log"
+        return forker.start("attacker", words, log=log, folder=tmp_path, environment={"MIRAGE_KEY": caller.key})
+
+    one, two = server.new_key(), server.new_key()
+    assert start("one", one).wait() == 0
+    journal = tmp_path / "two" / "journal.bin"
+    for size in (10_000, 60_000):
+        process = start("two", two)
+        while not (journal.exists() and journal.stat().st_size > size):
+            assert process.poll() is None, process.log
+        assert process.kill() == -signal.SIGKILL
+    assert start("two", two).wait() == 0
+    assert (tmp_path / "two" / "answers.npz").read_bytes() == (tmp_path / "one" / "answers.npz").read_bytes()
+    assert one.usage().spent == two.usage().spent == 3000
 
 
 def test_stopped_from_the_keyboard(attack: Make) -> None:
