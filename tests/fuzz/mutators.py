@@ -114,7 +114,7 @@ def _json(content: bytes, draw: random.Random) -> bytes:
         root = json.loads(content)
     except (ValueError, RecursionError):
         return garble(content, draw)
-    if draw.randrange(6) == 0:
+    if draw.randrange(6) == 0 or not isinstance(root, dict | list):
         return garble(content, draw)
     places: list[tuple[Any, Any]] = []
     stack = [root]
