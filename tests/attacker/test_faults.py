@@ -46,8 +46,8 @@ def test_a_disk_that_is_full_while_the_journal_is_written(attack: Make, size: in
     assert disturbed.rows == disturbed.caller.usage().spent == undisturbed.rows
 
 
-def test_a_journal_that_takes_half_a_record_is_lost(attack: Make) -> None:
-    """The control: a write that nobody checks. With the limit away, records would follow the half."""
+def test_a_write_that_nobody_checks_leaves_half_a_record(attack: Make) -> None:
+    """The control. Were there room again before the next one, that would follow the half, and the file be corrupt."""
     broken = attack("random_draws")
     before = _LIMIT.format(size=20_050) + _HALF_RECORDS + "resource.setrlimit = None"
     assert broken.finish(before=before)[0] == 1
