@@ -48,7 +48,7 @@ _LOADS = (
     _Load("slow_readers", 500, "downloads by one key, 10 on a connection"),
     _Load("floods_above_the_rate", 1, "key of 10 rows a second that asks for 200", 200),
     _Load("bad_keys", 1, "unknown key that asks 200 times a second", 200),
-    _Load("waiting_rows", 10_000, "rows of one key always on their way, 250 in a request"),
+    _Load("waiting_rows", 10_000, "rows of one key always on their way, 250 in a request", 250),
 )
 
 
@@ -65,12 +65,13 @@ def measure(rig: Rig, part: float = 1.0) -> list[Figure]:
         forker = stack.enter_context(contextlib.closing(Forker(root / "models" / "linear" / "1" / "model.pt2")))
         server = stack.enter_context(contextlib.closing(Server(forker, root)))
         callers, rows = [server.new_key(model="cnn") for _ in range(_KEYS)], rig.noise(_ROWS)
-        speed = median(ask(callers, rows, rig.seconds).rows_a_second for _ in range(3))
+        for _ in range(3):
+            ask(callers, rows, rig.seconds)
         series = []
         for load in _LOADS:
             count = max(1, round(load.count * part))
             hostile = stack.enter_context(Hostile(server, load.kind, count, load.rate, rows[:1], "cnn"))
-            series.append(_Series(load, hostile, callers, rows, rig.seconds, speed))
+            series.append(_Series(load, hostile, callers, rows, rig.seconds))
         fresh = resident(server)
         for each in series:
             each.round()
@@ -96,21 +97,19 @@ class _Series:
     callers: Sequence[Caller]
     rows: np.ndarray
     seconds: float
-    speed: float
 
     def round(self) -> tuple[Honest, Honest, dict[str, int]]:
         """What the honest get with the load and without it, and what the load has counted so far."""
-        without = self._ask()
+        demand = None
+        if self.load.kind == "waiting_rows":
+            demand = _DEMAND * ask(self.callers, self.rows, self.seconds).rows_a_second
+        without = ask(self.callers, self.rows, self.seconds, demand)
         self.hostile.on()
         time.sleep(_SETTLE)
-        beside = self._ask()
+        beside = ask(self.callers, self.rows, self.seconds, demand)
         counted = self.hostile.off()
         time.sleep(_SETTLE)
         return beside, without, counted
-
-    def _ask(self) -> Honest:
-        demand = _DEMAND * self.speed if self.load.kind == "waiting_rows" else None
-        return ask(self.callers, self.rows, self.seconds, demand)
 
     def figure(self, rounds: int) -> Figure:
         done = [self.round() for _ in range(rounds)]

@@ -75,7 +75,7 @@ class Hostile:
 
 @dataclass(frozen=True)
 class Honest:
-    """What honest callers got: calls answered, rows a second, and the longest that one of the calls took."""
+    """What honest callers got: calls answered, rows a second, and the longest that a call took."""
 
     calls: int
     rows_a_second: float
@@ -83,22 +83,23 @@ class Honest:
 
 
 def ask(callers: Sequence[Caller], rows: np.ndarray, seconds: float, rows_a_second: float | None = None) -> Honest:
-    """Each caller asks for `rows` for so long, three calls under way: without pause, or all of them together for
-    `rows_a_second`. Any call that is not answered raises.
+    """Each caller asks for `rows`, three calls under way: without pause, or all of them together for `rows_a_second`.
+    Answers count for so many seconds, after half as many that do not. Any call that is not answered raises.
     """
     interval = 0.0 if rows_a_second is None else len(callers) * len(rows) / rows_a_second
-    waits: list[float] = []
+    answered: list[tuple[float, float]] = []  # when, and after how long
     lock = threading.Lock()
-    begun = time.monotonic()
+    begun = time.monotonic() + seconds / 2
+    end = begun + seconds
 
     def one(caller: Caller) -> None:
         under_way: deque[grpc.Future] = deque()
-        sent = 0
-        while time.monotonic() < begun + seconds:
-            time.sleep(max(0.0, begun + sent * interval - time.monotonic()))
+        first, sent = time.monotonic(), 0
+        while time.monotonic() < end:
+            time.sleep(max(0.0, first + sent * interval - time.monotonic()))
             if len(under_way) == _UNDER_WAY:
                 under_way.popleft().result()
-            under_way.append(_send(caller, caller.request(rows), waits, lock))
+            under_way.append(_send(caller, caller.request(rows), answered, lock))
             sent += 1
         for call in under_way:
             call.result()
@@ -106,19 +107,21 @@ def ask(callers: Sequence[Caller], rows: np.ndarray, seconds: float, rows_a_seco
     with ThreadPoolExecutor(len(callers)) as pool:
         for done in [pool.submit(one, caller) for caller in callers]:
             done.result()
-    elapsed = time.monotonic() - begun
-    return Honest(len(waits), len(waits) * len(rows) / elapsed, max(waits))
+    within = sum(begun <= when < end for when, _ in answered)
+    return Honest(len(answered), within * len(rows) / seconds, max(wait for _, wait in answered))
 
 
-def _send(caller: Caller, request: pb.PredictRequest, waits: list[float], lock: threading.Lock) -> grpc.Future:
+def _send(
+    caller: Caller, request: pb.PredictRequest, answered: list[tuple[float, float]], lock: threading.Lock
+) -> grpc.Future:
     start = time.monotonic()
 
-    def answered(_: grpc.Future) -> None:
+    def note(_: grpc.Future) -> None:
         with lock:
-            waits.append(time.monotonic() - start)
+            answered.append((time.monotonic(), time.monotonic() - start))
 
     call = caller.stub.Predict.future(request, metadata=caller.metadata, timeout=_PATIENCE)
-    call.add_done_callback(answered)
+    call.add_done_callback(note)
     return call
 
 

@@ -7,7 +7,7 @@ low priority, so that it takes no time that others want.
     slow_readers        COUNT downloads, 10 on a connection, whose client reads nothing
     floods_above_the_rate  predictions of one row, RATE a second, by a key that may ask for far less
     bad_keys            the same with a key that nobody knows
-    waiting_rows        COUNT rows always on their way, 250 in a request, by one key without a rate
+    waiting_rows        COUNT rows always on their way, RATE in a request, by one key without a rate
 
 It reads JSON with the key and a request's bytes from its first line of standard input; then `on` begins the load and
 `off` ends it, each answered by a line of JSON with what was counted so far, once it is done.
@@ -33,7 +33,6 @@ from tests.raw_http2 import END_HEADERS, END_STREAM, OPENING, Frame, frame, head
 __all__ = ["KINDS", "main"]
 
 _PREDICT, _DOWNLOAD = "/mirage.v1.Oracle/Predict", "/mirage.v1.Oracle/Download"
-_ROWS = 250  # of one request of `waiting_rows`
 _STREAMS = 100  # calls under way on one connection
 _ON_A_CONNECTION = {"idle_connections": 1, "half_open_streams": 100, "trickling_bodies": 1, "slow_readers": 10}
 
@@ -110,8 +109,9 @@ class _Load:
             if self._kind == "trickling_bodies":
                 self._work.append(asyncio.create_task(self._trickle()))
         elif self._kind == "waiting_rows":
-            self._work = [asyncio.create_task(self._wait()) for _ in range(self._count // _ROWS)]
-            while self.counted["sent"] < self._count:
+            self._work = [asyncio.create_task(self._wait()) for _ in range(self._count // int(self._rate))]
+            before = self.counted["ended"]
+            while self.counted["ended"] == before:  # the first of them is through, the others wait
                 await asyncio.sleep(0.01)
         else:
             self._work.append(asyncio.create_task(self._flood()))
@@ -159,17 +159,18 @@ class _Load:
     async def _wait(self) -> None:
         """One request after the other; all of these together keep the rows waiting."""
         row = pb.PredictRequest.FromString(self._request).inputs
-        shape = (_ROWS, *row.shape[1:])
+        asked = int(self._rate)
+        shape = (asked, *row.shape[1:])
         rows = encode(np.zeros(shape, np.float32))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self._port}") as channel:
             predict = channel.unary_unary(_PREDICT, pb.PredictRequest.SerializeToString)
             while True:
                 request = pb.PredictRequest(request_id=os.urandom(16), inputs=rows)
                 call = predict(request, metadata=(("authorization", f"Bearer {self._key}"),))
-                self.counted["sent"] += _ROWS
+                self.counted["sent"] += asked
                 try:
                     await call
-                    self.counted["ended"] += _ROWS
+                    self.counted["ended"] += asked
                 except grpc.aio.AioRpcError:
                     await asyncio.sleep(0.1)
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 
+import grpc
 import pytest
 
 from protos.mirage.v1 import oracle_pb2 as pb
+from protos.mirage.v1.oracle_pb2_grpc import OracleStub
 from tests.fixtures import Start
 from tests.hostile import Hostile, descriptors, resident
 from tests.hostile_loads import KINDS
@@ -24,14 +27,17 @@ LOADS = {  # how much of each, and how much a second
     "slow_readers": (200, 1),
     "floods_above_the_rate": (1, 200),
     "bad_keys": (1, 200),
-    "waiting_rows": (1000, 1),
+    "waiting_rows": (1000, 50),  # in a request
 }
 CALLS = 40  # of each honest caller
 
 
-def answered(server: Server, model: str = "linear") -> list[pb.PredictResponse]:
+def honest(server: Server, budget: int = CALLS) -> list[Caller]:
+    return [server.new_key(budget=budget) for _ in range(4)]
+
+
+def answered(callers: list[Caller]) -> list[pb.PredictResponse]:
     """What four honest callers are told who ask all at once; whoever is refused raises."""
-    callers = [server.new_key(model=model, budget=CALLS) for _ in range(4)]
     calls = [each.stub.Predict.future(each.request(inputs(1)), metadata=each.metadata) for each in callers * CALLS]
     return [call.result(timeout=60) for call in calls]
 
@@ -46,7 +52,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> None:
 @pytest.fixture(scope="module")
 def loaded(server: Server) -> Server:
     """The module's server, warm."""
-    answered(server)
+    answered(honest(server))
     return server
 
 
@@ -57,7 +63,7 @@ def test_all_honest_calls_are_answered_under_load_and_nothing_stays_behind(loade
     row = inputs(1, shape=(1, 64, 64)) if model == "other" else inputs(1)
     with Hostile(loaded, kind, *LOADS[kind], row, model) as hostile:
         hostile.on()
-        responses = answered(loaded)
+        responses = answered(honest(loaded))
         counted = hostile.off()
     assert [response.receipt.rows_charged for response in responses] == [1] * 4 * CALLS
     assert sum(response.receipt.budget_left == 0 for response in responses) == 4
@@ -84,6 +90,32 @@ def test_a_key_whose_downloads_hang_holds_a_few_files_and_has_the_next_when_they
             eventually(lambda held=held: server.books().downloads[hostile.key_id] >= held + 4)
         hostile.off()
     eventually(lambda: descriptors(server) <= files + 2)
+
+
+# The limit on open files
+
+LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({}, {}))"
+
+
+def test_a_server_takes_as_many_connections_as_the_system_allows(start: Start) -> None:
+    server = start(before=LIMIT.format(200, 300))
+    (line,) = [n for n in Path(f"/proc/{server.process.pid}/limits").read_text().splitlines() if "open files" in n]
+    assert line.split()[3:5] == ["300", "300"]
+
+
+def test_at_the_limit_who_is_connected_is_served_and_who_is_not_comes_next(start: Start) -> None:
+    server = start(before=LIMIT.format(200, 200))
+    callers = honest(server, 2 * CALLS)
+    assert len(answered(callers)) == 4 * CALLS
+    with Hostile(server, "idle_connections", 400, 1, inputs(1), "linear") as hostile:
+        hostile.on()
+        eventually(lambda: "File descriptor limit reached" in server.process.log)
+        assert len(answered(callers)) == 4 * CALLS, "on the connections that there are"
+        hostile.off()
+    with grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        (caller, *_) = honest(server)
+        response = OracleStub(channel).Predict(caller.request(inputs(1)), metadata=caller.metadata, timeout=60)
+        assert response.receipt.rows_charged == 1
 
 
 # Starvation: one key has many rows waiting, and an honest call is not behind them.
