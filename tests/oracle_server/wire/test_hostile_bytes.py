@@ -197,6 +197,21 @@ def test_a_method_whose_name_is_no_text(start: Start) -> None:
     assert server.new_key().predict(inputs(2)).receipt.rows_charged == 2
 
 
+GIVEN_UP = """
+import asyncio, grpc.aio._server as aio
+async def gone(self, timeout=None):
+    await asyncio.sleep(0.3)
+    raise OSError("no more")
+aio.Server.wait_for_termination = gone
+"""
+
+
+def test_a_listener_that_was_given_up_ends_the_server(start: Start) -> None:
+    server = start(before=GIVEN_UP)
+    assert server.process.wait() == 1
+    assert "gRPC has given up a listener: no more; start the server again" in server.process.log
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_calls(server: Server, caller: Caller, name: str) -> None:
     headers, body, expected = CALLS[name]
