@@ -84,11 +84,11 @@ def _restart(forker: Forker, long: Path, empty: Path, lines: int, restarts: int)
     with contextlib.closing(Server(forker, long)) as server:
         caller = Caller(server, key, key.split("_")[1])
         seconds = list(_restarts(server, caller, restarts))
-        spent = caller.usage().spent
+        logged = caller.predict(inputs(1)).receipt.sequence
         server.kill()
         whole = _whole_command(server, caller)
     extra = {
-        "lines": spent,
+        "lines": logged,
         "readings": seconds,
         "empty_ledger": nothing,
         "whole_command_with_imports": whole,
