@@ -6,10 +6,8 @@ counts, and a key that is only logged would otherwise fill the disk.
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-
 from oracle_server.ledger.interface import Flag
+from oracle_server.ledger.table import Table
 
 __all__ = ["FLAG_TABLE", "FlagTable"]
 
@@ -23,11 +21,8 @@ CREATE INDEX IF NOT EXISTS flags_of_keys ON flags (key_id);
 """
 
 
-class FlagTable:
+class FlagTable(Table):
     """The flags of a ledger that has a connection and a lock for it."""
-
-    _reader: sqlite3.Connection
-    _lock: threading.Lock
 
     def flag(self, flag: Flag) -> bool:
         """Keep a flag; durable on return. False when one of the same detector stands, which is left as it is."""
@@ -50,6 +45,6 @@ class FlagTable:
 
     def reinstate(self, key_id: str, at: float) -> bool:
         """Lift all flags of a key; False when there is no such key."""
-        with self._lock:
+        with self._changing():
             self._reader.execute("UPDATE flags SET lifted = ? WHERE key_id = ? AND lifted IS NULL", (at, key_id))
             return self._reader.execute("SELECT 1 FROM keys WHERE key_id = ?", (key_id,)).fetchone() is not None

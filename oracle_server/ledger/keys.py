@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger.interface import Key, Reservation
+from oracle_server.ledger.table import Table
 from oracle_server.threat_model import Contract
 
 __all__ = ["KEY_TABLE", "Account", "KeyTable"]
@@ -41,16 +40,14 @@ class Account:
         return None if self.budget is None else self.budget - self.spent - self.reserved
 
 
-class KeyTable:
+class KeyTable(Table):
     """The keys of a ledger that has a connection and a lock for it, and their accounts in memory."""
 
-    _reader: sqlite3.Connection
-    _lock: threading.Lock
     _accounts: dict[str, Account]
 
     def add_key(self, key: Key) -> None:
         """Keep a new key; durable on return."""
-        with self._lock:
+        with self._changing():
             self._reader.execute(
                 "INSERT INTO keys (key_id, label, model, contract, secret_sha256, created, revoked, budget)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -80,7 +77,7 @@ class KeyTable:
 
     def revoke(self, key_id: str, at: float) -> bool:
         """Refuse the key from now on; False when there is no such key. Revoking twice keeps the first time."""
-        with self._lock:
+        with self._changing():
             found = self._reader.execute(
                 "UPDATE keys SET revoked = coalesce(revoked, ?) WHERE key_id = ?", (at, key_id)
             )
@@ -92,7 +89,7 @@ class KeyTable:
         A budget below the rows that are spent or held for calls in flight is refused with BAD_CONTRACT: what was
         promised to a call stays promised.
         """
-        with self._lock:
+        with self._changing():
             key = self._find_key(key_id)
             if key is None:
                 return False

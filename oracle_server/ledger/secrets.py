@@ -5,8 +5,7 @@ A key has two secrets at most: a rotation drops whatever an earlier one had left
 
 from __future__ import annotations
 
-import sqlite3
-import threading
+from oracle_server.ledger.table import Table
 
 __all__ = ["SECRET_TABLE", "SecretTable"]
 
@@ -17,17 +16,14 @@ CREATE TABLE IF NOT EXISTS former_secrets (
 """
 
 
-class SecretTable:
+class SecretTable(Table):
     """The former secrets of a ledger that has a connection and a lock for it."""
-
-    _reader: sqlite3.Connection
-    _lock: threading.Lock
 
     def rotate(self, key_id: str, secret_sha256: bytes, until: float) -> bool:
         """Give a key a new secret; the present one is accepted before `until`, in Unix time. Durable on return, both or
         neither. False when there is no such key.
         """
-        with self._lock, self._reader:
+        with self._changing(), self._reader:
             self._reader.execute("BEGIN IMMEDIATE")
             self._reader.execute(
                 "INSERT OR REPLACE INTO former_secrets SELECT key_id, secret_sha256, ? FROM keys WHERE key_id = ?",

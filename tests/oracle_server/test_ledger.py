@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from oracle_server.errors import Reason, Refusal
-from oracle_server.ledger import Charge, Key, LedgerError, LedgerLocked, SqliteLedger, Usage
+from oracle_server.ledger import Charge, Flag, Key, LedgerError, LedgerLocked, SqliteLedger, Usage
 from oracle_server.ledger.sqlite import SCHEMA
 
 MakeKey = Callable[..., Key]
@@ -193,6 +193,31 @@ def test_a_ledger_that_cannot_be_written_charges_nothing(
         assert len(list(ledger.entries())) == 1
         ledger._writer.execute(repair)
         assert charge(ledger, key, large, 6).spent == 10, "the failed charges hold nothing back"
+
+
+@pytest.mark.parametrize("change", ["add_key", "revoke", "set_budget", "rotate", "reinstate"])
+def test_a_change_that_cannot_be_written_changes_nothing(
+    change: str, ledger: SqliteLedger, make_key: MakeKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger.add_key(make_key(budget=10))
+    ledger.flag(Flag("k", "distances", "suspend", 1, 0.0))
+    before = (ledger.all_keys(), ledger.flags("k"))
+    words = {
+        "add_key": (make_key("other"),), "revoke": ("k", 1.0), "set_budget": ("k", 20),
+        "rotate": ("k", bytes(32), 1e12), "reinstate": ("k", 1.0),
+    }  # fmt: skip
+    ledger._reader.execute("PRAGMA query_only = ON")
+    refused = refusal(lambda: getattr(ledger, change)(*words[change]))
+    ledger._reader.execute("PRAGMA query_only = OFF")
+    assert refused.reason is Reason.LEDGER_FAILED
+    assert (
+        refused.sentence == "the ledger could not be written, nothing was changed: check the disk and the server's log"
+    )
+    assert "readonly" in caplog.text
+    assert (ledger.all_keys(), ledger.flags("k")) == before
+    assert ledger.reserve(make_key(), b"one", 10).rows == 10
+    getattr(ledger, change)(*words[change])
+    assert (ledger.all_keys(), ledger.flags("k")) != before
 
 
 def test_closing_finishes_what_was_queued(tmp_path: Path, make_key: MakeKey) -> None:
