@@ -12,7 +12,7 @@ setup: $(STAMP)
 # Made when missing, refreshed when the dependencies change. A CPU-only machine needs no more than this.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[victim,attacks,dp,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[victim,attacks,dp,tls,dev]'
 	touch $@
 
 demo: $(STAMP)
@@ -28,6 +28,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m benchmarks
 
 # The stubs are committed; a test regenerates and compares them.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from referee.report.summary import read
+from referee.report.summary import Figure, read, write
 
 ROOT = Path(__file__).parents[2]
 RATIOS = {
@@ -24,11 +24,18 @@ RATIOS = {
 LATENCIES = ("bench/server/cnn_one_row", "bench/server/softmax_one_row")
 
 
-def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
-    out, work = tmp_path / "results", tmp_path / "work"
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--seconds", "0.01"]
+SERIES = {
+    "faults/server_kills", "faults/server_kills/violations", "faults/restart_seconds", "ledger/state_machine_examples",
+    "ledger/state_machine_examples/broken_caught", "faults/attacker_kills/random_draws",
+    "faults/attacker_kills/random_draws/unequal", "hostile/honest_share", "hostile/memory_growth",
+}  # fmt: skip
+
+
+def run_quickly(*names: str, out: Path, work: Path, seconds: float = 0.01) -> subprocess.CompletedProcess[str]:
+    """The benchmarks of these names, as short as they can be."""
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--seconds", str(seconds)]
     done = subprocess.run(
-        [*command, "--out", str(out), "--work", str(work)],
+        [*command, "--out", str(out), "--work", str(work), *(f"--only={name}" for name in names)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -36,6 +43,27 @@ def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_the_long_series_run_and_leave_other_figures_as_they_are(tmp_path: Path) -> None:
+    out, work = tmp_path / "results", tmp_path / "work"
+    write([Figure("bench/of/before", 3.0), Figure("faults/server_kills", 7, "kills")], out / "summary.json")
+    done = run_quickly("faults", "attacker_kills", "hostile", out=out, work=work, seconds=0.2)
+    figures = read(out / "summary.json")
+    assert {*SERIES, "bench/of/before"} <= set(figures)
+    assert all(name in done.stdout for name in SERIES)
+    assert figures["bench/of/before"]["value"] == 3.0
+    assert figures["faults/server_kills"]["value"] == 2
+    for name in ("faults/server_kills/violations", "faults/attacker_kills/random_draws/unequal"):
+        assert figures[name]["passed"], figures[name]
+    assert not work.exists()
+
+
+def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
+    out, work = tmp_path / "results", tmp_path / "work"
+    done = run_quickly("ledger", "response_defence", "server", "attacks", out=out, work=work)
     figures = read(out / "summary.json")
     assert set(figures) == {*RATIOS, *LATENCIES}
     for name, figure in figures.items():
