@@ -109,7 +109,7 @@ class _Load:
             if self._kind == "trickling_bodies":
                 self._work.append(asyncio.create_task(self._trickle()))
         elif self._kind == "waiting_rows":
-            self._work = [asyncio.create_task(self._wait()) for _ in range(self._count // int(self._rate))]
+            self._work = [asyncio.create_task(self._wait()) for _ in range(max(1, self._count // int(self._rate)))]
             before = self.counted["ended"]
             while self.counted["ended"] == before:  # the first of them is through, the others wait
                 await asyncio.sleep(0.01)
