@@ -19,7 +19,7 @@ What never becomes a call of ours is ended by gRPC itself, without a reason, and
     UNKNOWN             the method's name is no text
     UNAVAILABLE         a connection that breaks the rules of HTTP/2, or that is being closed
     DEADLINE_EXCEEDED   the caller's own deadline has passed
-    CANCELLED           the caller has left
+    CANCELLED           the caller has left, or its connection is being closed
 
 No other status leaves the server, but OK.
 """
