@@ -67,7 +67,7 @@ def _kills(forker: Forker, root: Path, kills: int) -> list[Figure]:
         "downloads": outcome.downloads,
         "seconds": time.monotonic() - started,
     }
-    found = {"first": outcome.violations[:5]}
+    found = {"examples": outcome.violations[:5]}
     return [
         Figure("faults/server_kills", outcome.kills, "kills", at_least=200, extra=counts),
         Figure("faults/server_kills/violations", len(outcome.violations), "violations", at_most=0, extra=found),
