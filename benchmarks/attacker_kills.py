@@ -24,7 +24,7 @@ def measure(rig: Rig, kills: int = 30, methods: Collection[str] = tuple(CASES)) 
     """
     torch.set_num_threads(THREADS)
     host_models(rig.folder / "warm", "linear")  # what the forker imports with
-    found = []
+    found, unequal = [], 0
     with (
         contextlib.closing(Forker(rig.folder / "warm" / "models" / "linear" / "1" / "model.pt2")) as forker,
         contextlib.closing(Range(forker, rig.folder / "killed")) as place,
@@ -41,4 +41,5 @@ def measure(rig: Rig, kills: int = 30, methods: Collection[str] = tuple(CASES)) 
             extra = {"runs": outcome.runs, "moments": dict(outcome.at)}
             found.append(Figure(name, outcome.kills, unit="kills", at_least=kills, extra=extra))
             found.append(Figure(f"{name}/unequal", len(outcome.unequal), unit="differences", at_most=0))
-    return found
+            unequal += len(outcome.unequal)
+    return [*found, Figure("faults/attacker_kills/unequal", unequal, unit="differences", at_most=0)]

@@ -70,7 +70,10 @@ def _kills(forker: Forker, root: Path, kills: int) -> list[Figure]:
     found = {"examples": outcome.violations[:5]}
     return [
         Figure("faults/server_kills", outcome.kills, "kills", at_least=200, extra=counts),
-        Figure("faults/server_kills/violations", len(outcome.violations), "violations", at_most=0, extra=found),
+        *(
+            Figure(name, len(outcome.violations), "violations", at_most=0, extra=found)
+            for name in ("faults/violations", "faults/server_kills/violations")
+        ),
     ]
 
 
