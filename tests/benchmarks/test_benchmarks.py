@@ -25,9 +25,10 @@ LATENCIES = ("bench/server/cnn_one_row", "bench/server/softmax_one_row")
 
 
 SERIES = {
-    "faults/server_kills", "faults/server_kills/violations", "faults/restart_seconds", "ledger/state_machine_examples",
-    "ledger/state_machine_examples/broken_caught", "faults/attacker_kills/random_draws",
-    "faults/attacker_kills/random_draws/unequal", "hostile/honest_share", "hostile/memory_growth",
+    "faults/server_kills", "faults/server_kills/violations", "faults/violations", "faults/restart_seconds",
+    "ledger/state_machine_examples", "ledger/state_machine_examples/broken_caught",
+    "faults/attacker_kills/random_draws", "faults/attacker_kills/random_draws/unequal",
+    "faults/attacker_kills/unequal", "hostile/honest_share", "hostile/memory_growth",
 }  # fmt: skip
 
 

@@ -76,6 +76,16 @@ def test_an_edited_line_is_found(path: Path, field: str) -> None:
     assert found == ([] if field == "nothing" else expected)
 
 
+def test_a_letter_that_goes_from_one_field_to_the_next_is_found(path: Path) -> None:
+    change(path, "UPDATE log SET model = 'tm/1', rpc = 'Predic' WHERE sequence = 7")
+    assert judged(path).findings == ("line 7 is not what was written there: edited, or moved from elsewhere",)
+
+
+def test_a_head_that_was_never_given_out_is_found(path: Path) -> None:
+    """Of another log, or of this one before somebody with the key wrote it anew."""
+    assert judged(path, (3, bytes(32))).findings == ("line 3 is not the one whose head was given out",)
+
+
 def test_removed_and_cut_lines_are_found(path: Path) -> None:
     change(path, "DELETE FROM log WHERE sequence IN (1, 5, 6)")
     assert judged(path).findings[:2] == ("line 1 is missing", "lines 5 to 6 are missing")

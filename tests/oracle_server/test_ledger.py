@@ -14,6 +14,7 @@ import pytest
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger import Charge, Flag, Key, LedgerError, LedgerLocked, SqliteLedger, Usage
 from oracle_server.ledger.sqlite import SCHEMA
+from oracle_server.ledger.verify import verify
 
 MakeKey = Callable[..., Key]
 
@@ -193,6 +194,8 @@ def test_a_ledger_that_cannot_be_written_charges_nothing(
         assert len(list(ledger.entries())) == 1
         ledger._writer.execute(repair)
         assert charge(ledger, key, large, 6).spent == 10, "the failed charges hold nothing back"
+    verdict = verify(tmp_path / "l.db", tmp_path / "audit.key")
+    assert (verdict.lines, verdict.findings) == (2, ()), "nor do they leave a mark on the chain"
 
 
 @pytest.mark.parametrize("change", ["add_key", "revoke", "set_budget", "rotate", "reinstate"])
