@@ -60,6 +60,7 @@ class OracleService:
         self._rates = Rates()
         self._watch = Watch(ledger)
         self._in_flight: dict[tuple[str, bytes], asyncio.Task[pb.PredictResponse]] = {}
+        self._charges: set[asyncio.Task[Charge]] = set()  # on their way to the disk
         self._downloads: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def _model(self, key: Key, asked: str) -> Hosted:
@@ -94,7 +95,7 @@ class OracleService:
         hosted.scheduler.admit(key.key_id, len(inputs))
         self._rates.take(key, len(inputs))
         charging = _Charging(
-            self._ledger, key, request, inputs, lambda charge: self._watch.look(key, hosted.card, inputs, charge)
+            self._ledger, key, request, inputs, lambda charge: self._charged(key, hosted.card, inputs, charge)
         )
         await charging.begin(len(inputs))
         task = asyncio.create_task(self._answer(hosted, key, request, inputs, charging))
@@ -106,6 +107,16 @@ class OracleService:
             if not charging.started:  # the caller left before it was charged; otherwise the charge runs to its end
                 task.cancel()
             raise
+
+    def _charged(self, key: Key, card: Card, inputs: np.ndarray, charge: asyncio.Task[Charge]) -> None:
+        self._charges.add(charge)
+        charge.add_done_callback(self._charge_done)
+        self._watch.look(key, card, inputs, charge)
+
+    def _charge_done(self, charge: asyncio.Task[Charge]) -> None:
+        self._charges.discard(charge)
+        if not charge.cancelled():
+            charge.exception()  # whoever waits for the answer has it, unless its caller left
 
     async def _answer(
         self, hosted: Hosted, key: Key, request: pb.PredictRequest, inputs: np.ndarray, charging: _Charging
@@ -178,11 +189,14 @@ class OracleService:
         await self._watch.settle()
 
     async def drain(self) -> None:
-        """Let go of calls whose callers are gone: what was charged for them is, and a retry will have its answer."""
+        """Let go of calls whose callers are gone. What was charged for them is on disk on return, and a retry will have
+        its answer.
+        """
         for task in self._in_flight.values():
             task.cancel()
-        while self._in_flight:
-            await asyncio.wait(list(self._in_flight.values()))
+        for left in (self._in_flight.values, self._charges.copy):
+            while waiting := list(left()):
+                await asyncio.wait(waiting)
         await self._watch.drain()
 
 
@@ -245,7 +259,7 @@ class _Charging:
     async def done(self) -> Charge:
         """The charge, once it is durable."""
         if self._task is not None:
-            return await self._task
+            return await asyncio.shield(self._task)  # who lets go of the answer does not take back the charge
         assert self._retry is not None
         return self._retry
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from defenses.response import defend
@@ -84,6 +84,7 @@ CALLS = st.tuples(st.integers(0, 4), st.sampled_from([3, 4, 5]), st.none() | st.
     st.none() | st.integers(0, 12), st.sampled_from([(), NOISE, KEYED]), st.sampled_from(["scores", "label"]),
     st.lists(CALLS, max_size=10),
 )  # fmt: skip
+@example(2, (), "scores", [(0, 3, 2)])  # left, and let go, while its charge is on its way
 def test_any_interleaving_keeps_the_accounts(budget: int | None, defences: Any, access: str, plan: Plan) -> None:
     asyncio.run(check_accounts(Contract(Access(access), budget=budget, defences=defences), plan))
 
