@@ -49,12 +49,22 @@ def health_turns(server: Server) -> None:
     watch.cancel()
 
 
+def listener_closes(server: Server) -> None:
+    """Wait until the listener takes no call any more, a moment after health has turned."""
+    stub = health_pb2_grpc.HealthStub(server.channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        for _ in range(10_000):
+            stub.Check(health_pb2.HealthCheckRequest())
+    assert caught.value.code() in DROPPED
+
+
 def test_new_calls_are_refused_while_those_in_flight_end(start: Start) -> None:
     server = start("slow", options=("--batch", "1"))
     caller = server.new_key(model="slow")
     with ThreadPoolExecutor(1) as pool:
         future = slow_call(pool, server, caller)
         health_turns(server)
+        listener_closes(server)
         with grpc.insecure_channel(server.address) as late:
             for channel in (server.channel, late):
                 server.channel = channel
