@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import signal
 import sys
 import time
 from pathlib import Path
@@ -19,22 +16,18 @@ from defenses.detection import DETECTIONS
 from defenses.response import RESPONSES
 from oracle_server.cli_audit import audit
 from oracle_server.cli_certs import certs
-from oracle_server.cli_common import AUDIT_KEY, ROOT, named_defence, one_sentence
+from oracle_server.cli_common import ROOT, named_defence, one_sentence
 from oracle_server.cli_detections import named_detection, state_words
 from oracle_server.cli_features import train_features
 from oracle_server.cli_models import MODEL_COMMANDS
 from oracle_server.cli_secrets import KEY_OUT, rotate, told
+from oracle_server.cli_serve import serve_
 from oracle_server.contracts import contract_from_message, contract_message, contract_words
-from oracle_server.ledger import SqliteLedger
-from oracle_server.operator import OperatorError, ledger_path, open_operator
-from oracle_server.server import ServeOptions, serve, write_address
+from oracle_server.operator import OperatorError, open_operator
 from oracle_server.threat_model import Access, Contract
-from oracle_server.transport import TlsFiles
 from protos.mirage.v1 import admin_pb2
 
 __all__ = ["main"]
-
-_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group(epilog="Example: oracle-server train softmax_regression --split att40 && oracle-server serve")
@@ -47,73 +40,9 @@ def main() -> None:
 for command in MODEL_COMMANDS:
     main.add_command(command)
 main.add_command(train_features)
+main.add_command(serve_)
 main.add_command(audit)
 main.add_command(certs)
-
-
-@main.command("serve", epilog="Example: oracle-server serve --root oracle --port 50051 --device auto")
-@ROOT
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; plain text on loopback only."
-)
-@click.option("--port", default=50051, show_default=True, help="0 picks a free port; see server.json in --root.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--threads", default=1, show_default=True, help="Torch threads of a forward pass on the CPU.")
-@click.option("--batch", default=64, show_default=True, help="Rows in one forward pass.")
-@click.option("--max-rows", default=1024, show_default=True, help="Rows that one request may carry.")
-@click.option("--max-waiting", default=16_384, show_default=True, help="Rows that may wait for one model.")
-@click.option("--tls-certificate", type=_PEM, help="PEM chain; read again when it changes, with the other TLS files.")
-@click.option("--tls-key", type=_PEM, help="PEM private key.")
-@click.option("--tls-client-ca", type=_PEM, help="PEM of authorities: a caller must show a certificate of theirs, too.")
-@click.option(
-    "--plain-text-beyond-loopback",
-    is_flag=True,
-    help="Without TLS, listen on other addresses too: keys and answers travel readable. Only behind what encrypts.",
-)
-@click.option("--reflection", is_flag=True, help="Serve gRPC reflection.")
-@click.option(
-    "--grace",
-    default=10.0,
-    show_default=True,
-    type=click.FloatRange(0),
-    help="Seconds that calls in flight have after SIGTERM.",
-)
-@AUDIT_KEY
-@click.option(
-    "--adopt-ledger",
-    is_flag=True,
-    help="Take over a ledger that is a copy, or that its audit key does not fit: its original must never serve again.",
-)
-def serve_(
-    audit_key: Path | None,
-    adopt_ledger: bool,
-    tls_certificate: Path | None,
-    tls_key: Path | None,
-    tls_client_ca: Path | None,
-    **options: Any,
-) -> None:
-    """Serve every model below --root until SIGTERM."""
-    if (tls_certificate is None) != (tls_key is None):
-        raise click.UsageError("--tls-certificate and --tls-key go together")
-    if tls_client_ca is not None and tls_certificate is None:
-        raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
-    tls = TlsFiles(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None
-    with one_sentence():
-        if options["threads"] < 1 or options["batch"] < 1 or options["max_rows"] < 1:
-            raise click.UsageError("--threads, --batch and --max-rows must be at least 1")
-        ledger = SqliteLedger(ledger_path(options["root"]), audit_key, adopt_ledger)
-        with contextlib.closing(ledger), contextlib.ExitStack() as stack:
-            ledger.open_chain()
-
-            def started(address: str) -> None:
-                stack.callback(write_address(options["root"], address))
-                click.echo(f"serving on {address}")
-
-            try:
-                asyncio.run(serve(ServeOptions(tls=tls, **options), ledger, started))
-            finally:  # what is left takes a moment, and a second signal does not cut it short
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    signal.signal(number, signal.SIG_IGN)
 
 
 @main.group()

@@ -1,0 +1,86 @@
+"""`oracle-server serve`: the server with its options."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from oracle_server.cli_common import AUDIT_KEY, ROOT, one_sentence
+from oracle_server.ledger import SqliteLedger
+from oracle_server.operator import ledger_path
+from oracle_server.server import ServeOptions, serve, write_address
+from oracle_server.transport import TlsFiles
+
+__all__ = ["serve_"]
+
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("serve", epilog="Example: oracle-server serve --root oracle --port 50051 --device auto")
+@ROOT
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; plain text on loopback only."
+)
+@click.option("--port", default=50051, show_default=True, help="0 picks a free port; see server.json in --root.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--threads", default=1, show_default=True, help="Torch threads of a forward pass on the CPU.")
+@click.option("--batch", default=64, show_default=True, help="Rows in one forward pass.")
+@click.option("--max-rows", default=1024, show_default=True, help="Rows that one request may carry.")
+@click.option("--max-waiting", default=16_384, show_default=True, help="Rows that may wait for one model.")
+@click.option("--tls-certificate", type=_PEM, help="PEM chain; read again when it changes, with the other TLS files.")
+@click.option("--tls-key", type=_PEM, help="PEM private key.")
+@click.option("--tls-client-ca", type=_PEM, help="PEM of authorities: a caller must show a certificate of theirs, too.")
+@click.option(
+    "--plain-text-beyond-loopback",
+    is_flag=True,
+    help="Without TLS, listen on other addresses too: keys and answers travel readable. Only behind what encrypts.",
+)
+@click.option("--reflection", is_flag=True, help="Serve gRPC reflection.")
+@click.option(
+    "--grace",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds that calls in flight have after SIGTERM.",
+)
+@AUDIT_KEY
+@click.option(
+    "--adopt-ledger",
+    is_flag=True,
+    help="Take over a ledger that is a copy, or that its audit key does not fit: its original must never serve again.",
+)
+def serve_(
+    audit_key: Path | None,
+    adopt_ledger: bool,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    **options: Any,
+) -> None:
+    """Serve every model below --root until SIGTERM."""
+    if (tls_certificate is None) != (tls_key is None):
+        raise click.UsageError("--tls-certificate and --tls-key go together")
+    if tls_client_ca is not None and tls_certificate is None:
+        raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
+    tls = TlsFiles(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None
+    with one_sentence():
+        if options["threads"] < 1 or options["batch"] < 1 or options["max_rows"] < 1:
+            raise click.UsageError("--threads, --batch and --max-rows must be at least 1")
+        ledger = SqliteLedger(ledger_path(options["root"]), audit_key, adopt_ledger)
+        with contextlib.closing(ledger), contextlib.ExitStack() as stack:
+            ledger.open_chain()
+
+            def started(address: str) -> None:
+                stack.callback(write_address(options["root"], address))
+                click.echo(f"serving on {address}")
+
+            try:
+                asyncio.run(serve(ServeOptions(tls=tls, **options), ledger, started))
+            finally:  # what is left takes a moment, and a second signal does not cut it short
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, signal.SIG_IGN)
