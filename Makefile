@@ -33,8 +33,10 @@ bench: $(STAMP)
 
 # The stubs are committed; a test regenerates and compares them.
 proto: $(STAMP)
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/mirage/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
+		protos/mirage/v1/*.proto protos/inference/*.proto
 	rm -f protos/mirage/v1/tensor_pb2_grpc.py
+	$(BIN)/python -m protos.inference
 
 clean:
 	rm -rf $(VENV) .cache runs build *.egg-info
