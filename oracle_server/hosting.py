@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from oracle_server.hosted import Hosted, Models
 from oracle_server.inputs import largest_batch
 from oracle_server.models.card import Card
 from oracle_server.models.features import FeatureModel
@@ -21,7 +22,6 @@ from oracle_server.models.regression import RegressionModel
 from oracle_server.models.repository import Repository
 from oracle_server.models.tree import TreeModel
 from oracle_server.scheduler import Model, Scheduler
-from oracle_server.service import Hosted
 
 __all__ = ["Hosting", "NothingToServe", "host_all"]
 
@@ -43,10 +43,8 @@ class Hosting:
     message_bytes: int
 
 
-def host_all(repository: Repository, hosting: Hosting) -> tuple[dict[str, Hosted], frozenset[str]]:
-    """Every model that can be served, by `name/version`, and the ids of those that cannot. `NothingToServe` when there
-    is none of the first.
-    """
+def host_all(repository: Repository, hosting: Hosting) -> Models:
+    """Every model, those that can be served and those that cannot. `NothingToServe` when there is none of the first."""
     hosted: dict[str, Hosted] = {}
     broken: dict[str, str] = {}
     folders = [path.parent for path in sorted(repository.folder.glob("*/*/card.json"))]
@@ -65,7 +63,7 @@ def host_all(repository: Repository, hosting: Hosting) -> tuple[dict[str, Hosted
         raise NothingToServe(next(iter(broken.values())))
     for model, sentence in broken.items():
         _LOG.error("not serving %s: %s", model, sentence)
-    return hosted, frozenset(broken)
+    return Models(hosted, broken)
 
 
 def _host(folder: Path, repository: Repository, hosting: Hosting) -> Hosted:

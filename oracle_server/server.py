@@ -24,6 +24,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from oracle_server.answering import Answering
 from oracle_server.guard import Guard
 from oracle_server.hosting import Hosting, NothingToServe, host_all
 from oracle_server.ledger import Ledger
@@ -85,19 +86,19 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
         choose_device(options.device), options.batch, options.max_rows, options.max_waiting, options.message_bytes
     )
     try:
-        hosted, broken = host_all(repository, hosting)
+        models = host_all(repository, hosting)
     except NothingToServe as error:
         raise ServerError(str(error)) from error
-    service = OracleService(ledger, hosted, broken)
+    answering = Answering(ledger)
     oracle, admin = _server(options), _server(options)
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, oracle)
     descriptor = oracle_pb2.DESCRIPTOR.services_by_name["Oracle"]
     served = [descriptor, health_pb2.DESCRIPTOR.services_by_name["Health"]]
-    _register(oracle, descriptor, service, Guard(ledger))
+    _register(oracle, descriptor, OracleService(ledger, models, answering), Guard(ledger))
     descriptor = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
     served.append(descriptor)
-    operators = _AdminService(Operator(ledger, repository), service.settle)
+    operators = _AdminService(Operator(ledger, repository), answering.settle)
     _register(admin, descriptor, operators, Guard(ledger, operator=True))
     if options.reflection:
         served.append(_reflect(oracle))
@@ -120,9 +121,8 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
     finally:
         await health_service.enter_graceful_shutdown()
         await asyncio.gather(oracle.stop(options.grace), admin.stop(options.grace))
-        await service.drain()
-        for model in hosted.values():
-            await model.scheduler.close()
+        await answering.drain()
+        await models.close()
         socket.unlink(missing_ok=True)
 
 

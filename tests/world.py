@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from oracle_server.answering import Answering
 from oracle_server.errors import Refusal
+from oracle_server.hosted import Hosted, Models
 from oracle_server.ledger import Key, SqliteLedger
 from oracle_server.models.card import Card
 from oracle_server.scheduler import Scheduler
-from oracle_server.service import Hosted, OracleService
+from oracle_server.service import OracleService
 from oracle_server.threat_model import Contract
 from protos.codec import encode
 from protos.mirage.v1 import oracle_pb2 as pb
@@ -60,7 +62,9 @@ class World:
     ledger: SqliteLedger
     key: Key
     model: Model
+    hosted: dict[str, Hosted]
     service: OracleService
+    answering: Answering
     scheduler: Scheduler
     answers: list[tuple[bytes, int, pb.PredictResponse]] = field(default_factory=list)
     refusals: list[tuple[bytes, int, Refusal]] = field(default_factory=list)
@@ -107,10 +111,12 @@ async def world(
         model = Model()
         scheduler = Scheduler(model, max_waiting=1000)  # type: ignore[arg-type]
         hosted = {"m/1": Hosted(CARD, archive, scheduler, MAX_ROWS)}
-        made = World(opened, key, model, OracleService(opened, hosted), scheduler)
+        answering = Answering(opened)
+        service = OracleService(opened, Models(hosted), answering)
+        made = World(opened, key, model, hosted, service, answering, scheduler)
         try:
             yield made
         finally:
-            await made.service.drain()
+            await made.answering.drain()
             await scheduler.close()
             opened.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from defenses.response import defend
-from oracle_server import service as service_module
+from oracle_server import answering as answering_module
+from oracle_server import charging as charging_module
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger import Charge, Reservation, SqliteLedger
 from oracle_server.threat_model import Access, Contract, Defend
@@ -46,7 +48,7 @@ async def check_accounts(
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(outcome, Exception) and not isinstance(outcome, Refusal):
                 raise outcome
-        await w.service.drain()
+        await w.answering.drain()
         log = {entry.request_id: entry.rows for entry in w.ledger.entries()}
         spent = w.ledger.usage("k").spent
         answered = {used: 1 + payload % 3 for used, payload, _ in w.answers}
@@ -108,9 +110,9 @@ async def _charges_later(charging: Any) -> Charge:
     return Charge(1, 1, 1)
 
 
-async def _charges_a_retry(charging: Any, rows: int) -> None:
-    charging._request = pb.PredictRequest(request_id=np.random.default_rng().bytes(16), inputs=charging._request.inputs)
-    charging._reservation = charging._ledger.reserve(charging._key, charging._request.request_id, rows)
+async def _charges_a_retry(charging: Any) -> None:
+    charging._question = question = replace(charging._question, request_id=np.random.default_rng().bytes(16))
+    charging._reservation = charging._ledger.reserve(question.key, question.request_id, len(question.inputs))
 
 
 def _draws_afresh(defences: Any, seed: tuple[bytes, ...], *keyed: Any) -> Defend:
@@ -123,22 +125,22 @@ BROKEN: dict[str, tuple[type[SqliteLedger], Plan, Callable[[pytest.MonkeyPatch],
     "answers before the charge": (
         SlowLedger,
         TWICE,
-        lambda patch: lambda w: patch.setattr(service_module._Charging, "done", _charges_later),
+        lambda patch: lambda w: patch.setattr(charging_module.Charging, "done", _charges_later),
     ),
     "charges a retry": (
         SlowLedger,
         TWICE,
-        lambda patch: lambda w: patch.setattr(service_module._Charging, "begin", _charges_a_retry),
+        lambda patch: lambda w: patch.setattr(charging_module.Charging, "begin", _charges_a_retry),
     ),
     "draws afresh": (
         SlowLedger,
         TWICE,
-        lambda patch: lambda w: patch.setattr(service_module, "defend", _draws_afresh),
+        lambda patch: lambda w: patch.setattr(answering_module, "defend", _draws_afresh),
     ),
     "does not see what is in flight": (
         SlowLedger,
         TWICE,
-        lambda patch: lambda w: patch.setattr(w.service, "_in_flight", NothingInFlight()),
+        lambda patch: lambda w: patch.setattr(w.answering, "_in_flight", NothingInFlight()),
     ),
     "does not know a retry": (KnowsNothing, TWICE, lambda patch: lambda w: None),
     "keeps what was cancelled": (NeverGivesBack, LATER, lambda patch: lambda w: None),

@@ -70,7 +70,7 @@ BAD = [
 
 def state(w: World) -> tuple[int, int, int, float]:
     """What a refused call must leave as it is: passes of the model, rows spent, lines of the log, the rate's bucket."""
-    level, _ = w.service._rates._buckets.get("k", (CONTRACT.rate, 0))
+    level, _ = w.answering._rates._buckets.get("k", (CONTRACT.rate, 0))
     return w.model.passes, w.ledger.usage("k").spent, len(list(w.ledger.entries())), level
 
 
@@ -78,7 +78,7 @@ async def check_refused(w: World, call: Callable[[], Awaitable[object]], reason:
     """The call is refused, in these words, and nothing has changed by it."""
     before = state(w)
     outcome = await call()
-    await w.service.drain()
+    await w.answering.drain()
     assert isinstance(outcome, Refusal), outcome
     assert outcome.reason is reason
     assert sentence in outcome.sentence
@@ -91,7 +91,7 @@ async def check_bad_inputs(w: World) -> None:
         await check_refused(w, lambda: w.send(bad), reason, sentence)  # noqa: B023
     budget = CONTRACT.budget or 0
     for n in range(budget):  # every row is still there
-        w.service._rates._buckets.clear()
+        w.answering._rates._buckets.clear()
         assert isinstance(await w.ask(request_id(100 + n), n), pb.PredictResponse)
 
 
@@ -132,7 +132,7 @@ def test_budget_queue_rate_and_used_ids_cost_nothing() -> None:
                 w, lambda: w.ask(request_id(2), 1), Reason.QUEUE_FULL, "the queue of this model is full"
             )
             w.scheduler._waiting = 0
-            w.service._rates._buckets["k"] = (0.0, w.service._rates._clock() + 1000)
+            w.answering._rates._buckets["k"] = (0.0, w.answering._rates._clock() + 1000)
             await check_refused(w, lambda: w.ask(request_id(2), 1), Reason.SLOW_DOWN, "this key may ask for 8 rows")
         async with world(Contract(Access.SCORES, budget=6)) as w:
             assert isinstance(await w.ask(request_id(1), 1, 5), pb.PredictResponse)
@@ -140,7 +140,7 @@ def test_budget_queue_rate_and_used_ids_cost_nothing() -> None:
             await check_refused(w, lambda: w.ask(request_id(2), 1, 2), Reason.BUDGET_SPENT, words)
             words = "this request id was used for other bytes: take a new id"
             await check_refused(w, lambda: w.ask(request_id(1), 2, 1), Reason.ID_REUSED, words)
-            del w.service._hosted["m/1"]
+            del w.hosted["m/1"]
             words = "the model m/1 of this key is not served here: tell the operator"
             await check_refused(w, lambda: w.ask(request_id(2), 1), Reason.NO_MODEL, words)
 

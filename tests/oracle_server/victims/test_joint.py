@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attacker.decoder import Decoder
+from oracle_server.answering import Answering
 from oracle_server.errors import Refusal
+from oracle_server.hosted import Hosted, Models
 from oracle_server.ledger import Key, SqliteLedger
 from oracle_server.models.card import Card
 from oracle_server.models.repository import Repository
-from oracle_server.service import Hosted, OracleService
+from oracle_server.service import OracleService
 from oracle_server.victims import joint as joint_module
 from oracle_server.victims.images import ImageSet
 from oracle_server.victims.joint import (
@@ -205,7 +207,8 @@ def test_the_inverse_cannot_be_downloaded(repository: Repository, ledger: Sqlite
     (path.parent / "inverse.pt2").write_bytes((path.parent / "inverse.pt").read_bytes())  # even under such a name
     key: Key = make_key(access="weights", model=card.id)
     ledger.add_key(key)
-    service = OracleService(ledger, {card.id: Hosted(card, path, None, 5)})  # type: ignore[arg-type]
+    models = Models({card.id: Hosted(card, path, None, 5)})  # type: ignore[arg-type]
+    service = OracleService(ledger, models, Answering(ledger))
 
     async def download(name: str) -> bytes:
         return b"".join([chunk.data async for chunk in service.download(pb.DownloadRequest(archive=name), key)])

@@ -78,10 +78,10 @@ def test_a_budget_is_not_stretched_by_retries(server: Server) -> None:
 
 
 EVERYTHING_IS_A_RETRY = """
-import oracle_server.service as module
-async def begin(self, rows):
+import oracle_server.charging as module
+async def begin(self):
     self._retry = module.Charge(0, 0, 0)
-module._Charging.begin = begin
+module.Charging.begin = begin
 """
 
 

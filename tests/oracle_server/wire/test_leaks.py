@@ -171,7 +171,7 @@ TELLING = {
 @pytest.mark.parametrize("where", TELLING)
 def test_a_server_that_tells_is_noticed(pair: Callable[..., tuple[Server, Server]], where: str) -> None:
     source = f"""
-import oracle_server.service as service
+import oracle_server.answering as service
 release = service.release
 def telling(*arguments):
     released = release(*arguments)
@@ -231,7 +231,7 @@ def test_a_class_that_takes_longer_is_noticed(start: Start) -> None:
     """Two thousandths of a second, in a call of about as much."""
     source = """
 import time
-import oracle_server.service as service
+import oracle_server.answering as service
 release = service.release
 def lingering(logits, *more):
     if logits.argmax() == 1:

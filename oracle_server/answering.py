@@ -1,0 +1,119 @@
+"""From a good request to its answer, whatever protocol it came by:
+
+admit (queue, rate, budget reserved in memory) -> forward pass and durable charge, side by side -> release,
+when both are done
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+
+from defenses.response import defend
+from oracle_server.charging import AT_ONCE, Charging, Question
+from oracle_server.detections import Watch
+from oracle_server.errors import Refusal
+from oracle_server.ledger import Charge, Key, Ledger
+from oracle_server.rates import Rates
+from oracle_server.threat_model import Released, release, release_values
+
+__all__ = ["Answer", "Answering", "budget_left"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What leaves, and what was charged for it."""
+
+    released: Released
+    charge: Charge
+
+
+def budget_left(key: Key, spent: int) -> int | None:
+    """What the key has left; none where the operator raised its budget and others spent it while this call ran."""
+    return None if key.contract.budget is None else max(0, key.contract.budget - spent)
+
+
+class Answering:
+    """Answers to the questions of all keys. Questions that are asked again, by their key and id, follow the first."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._rates = Rates()
+        self._watch = Watch(ledger)
+        self._in_flight: dict[tuple[str, bytes], asyncio.Task[Answer]] = {}
+        self._charges: set[asyncio.Task[Charge]] = set()  # on their way to the disk
+
+    async def answer(self, question: Question) -> Answer:
+        """The answer, once its charge is durable; a `Refusal` says whether it was charged all the same."""
+        key, rows = question.key, len(question.inputs)
+        await self._watch.admit(key, rows)
+        pair = (key.key_id, question.request_id)
+        while (first := self._in_flight.get(pair)) is not None:  # the same id again: after the first, as its retry
+            await asyncio.wait([first])
+        question.hosted.scheduler.admit(key.key_id, rows)
+        self._rates.take(key, rows)
+        charging = Charging(self._ledger, question, lambda charge: self._charged(question, charge))
+        await charging.begin()
+        task = asyncio.create_task(self._answer(question, charging))
+        self._in_flight[pair] = task
+        task.add_done_callback(lambda done: self._finish(pair, done, charging))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not charging.started:  # the caller left before it was charged; otherwise the charge runs to its end
+                task.cancel()
+            raise
+
+    def _charged(self, question: Question, charge: asyncio.Task[Charge]) -> None:
+        self._charges.add(charge)
+        charge.add_done_callback(self._charge_done)
+        self._watch.look(question.key, question.hosted.card, question.inputs, charge)
+
+    def _charge_done(self, charge: asyncio.Task[Charge]) -> None:
+        self._charges.discard(charge)
+        if not charge.cancelled():
+            charge.exception()  # whoever waits for the answer has it, unless its caller left
+
+    async def _answer(self, question: Question, charging: Charging) -> Answer:
+        card, key = question.hosted.card, question.key
+        try:
+            logits = await question.hosted.scheduler.logits(key.key_id, question.inputs, charging.start)
+        except Refusal as refusal:
+            raise Refusal(refusal.reason, refusal.sentence, charged=(await charging.done()).rows) from None
+        charge = await charging.done()
+        if card.kind in ("regression", "features"):
+            return Answer(release_values(logits, key.contract, card.groups), charge)
+        return Answer(await self._release(logits, question), charge)
+
+    async def _release(self, logits: np.ndarray, question: Question) -> Released:
+        """A classifier's logits as the contract lets them out; beside the loop where defences hash many inputs."""
+        key, inputs, secret = question.key, question.inputs, self._ledger.server_secret
+        seed, keyed_seed = (secret, key.key_id.encode(), question.request_id), (secret, key.model.encode())
+        applied = defend(key.contract.defences, seed, keyed_seed, inputs)
+        if not key.contract.defences or inputs.nbytes <= AT_ONCE:
+            return release(logits, key.contract, applied)
+        return await asyncio.to_thread(release, logits, key.contract, applied)
+
+    def _finish(self, pair: tuple[str, bytes], task: asyncio.Task[Answer], charging: Charging) -> None:
+        charging.abandon()
+        if self._in_flight.get(pair) is task:
+            del self._in_flight[pair]
+        if not task.cancelled():
+            task.exception()  # the handler has it, unless its caller left
+
+    async def settle(self) -> None:
+        """Wait until detectors have looked at what was asked so far."""
+        await self._watch.settle()
+
+    async def drain(self) -> None:
+        """Let go of questions whose callers are gone. What was charged for them is on disk on return, and a retry will
+        have its answer.
+        """
+        for task in self._in_flight.values():
+            task.cancel()
+        for left in (self._in_flight.values, self._charges.copy):
+            while waiting := list(left()):
+                await asyncio.wait(waiting)
+        await self._watch.drain()
