@@ -1,0 +1,197 @@
+"""`python -m benchmarks.callers`: callers at once in a process of their own, the load of a measure.
+
+The measuring process takes no part in the load: both would wait for one interpreter lock, and what is measured in
+process would be measured beside the leftovers of a client. A `Callers` is such a process, for one `Load`: the protocol
+is a function of `PROTOCOLS` that connects the callers of a load, so that one load asks this server or another one.
+
+    with Callers(Load("mirage", address, (1, 64, 64), callers=32, keys=keys)) as callers:
+        callers.run(1.0).rows_a_second
+
+Between its runs the process waits for a line and does nothing. Requests are serialised before a run, apart from the
+request id, which is fresh each time. Each caller has a connection of its own, and asks again as soon as it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import grpc
+import numpy as np
+
+from protos.codec import serialize
+from protos.mirage.v1 import oracle_pb2
+
+__all__ = ["PROTOCOLS", "Ask", "Callers", "Load", "Run", "noise"]
+
+Ask = Callable[[], Awaitable[object]]  # one request and its answer; an error ends the run
+_PREDICT = "/mirage.v1.Oracle/Predict"
+
+
+@dataclass(frozen=True)
+class Load:
+    """Who asks whom for what.
+
+    protocol  one of `PROTOCOLS`; `address` is host:port
+    shape     of one row; `rows` of them, of `dtype`, are in a request
+    keys      API keys, dealt out among the callers; nobody needs one where the protocol has none
+    model     the name of the model at an address that serves several and whose key does not say which
+    """
+
+    protocol: str
+    address: str
+    shape: tuple[int, ...]
+    callers: int = 1
+    rows: int = 1
+    dtype: str = "float32"
+    keys: tuple[str, ...] = ()
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of `seconds` of a load: `requests` answered, one that lies partly in that time by its part, and the
+    milliseconds of each.
+    """
+
+    requests: float
+    seconds: float
+    rows: int
+    milliseconds: tuple[float, ...]
+
+    @property
+    def rows_a_second(self) -> float:
+        return self.requests * self.rows / self.seconds
+
+    @property
+    def median_ms(self) -> float:
+        return median(self.milliseconds)
+
+
+class Callers:
+    """A process with a load that is connected and waits for its runs; `RuntimeError` when it cannot."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.callers"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            text=True,
+        )
+        self._tell(asdict(load))
+
+    def run(self, seconds: float) -> Run:
+        """About so many seconds of load, after a first request of each caller; none is cut short."""
+        return Run(**self._tell(seconds), rows=self._load.rows)
+
+    def _tell(self, line: object) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(line) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self._process.communicate()
+            raise RuntimeError(f"the callers of {self._load.address} ended: what they printed says why")
+        return json.loads(answer)
+
+    def __enter__(self) -> Callers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # its input ends, and so does it
+
+
+def noise(shape: Sequence[int], dtype: str = "float32") -> np.ndarray:
+    """Rows in [0, 1), or in 0 ... 255 where they are bytes; the same each time."""
+    rows = np.random.default_rng(0).random(tuple(shape), dtype=np.float32)
+    return (rows * 256).astype(np.uint8) if dtype == "uint8" else rows.astype(dtype)
+
+
+def _mirage(load: Load, stack: AsyncExitStack) -> list[Ask]:
+    """This server's own service; a fresh id for each request, since the same one again would be a free retry."""
+    request_id, count = secrets.token_bytes(16), iter(range(1 << 62))
+    images = noise((load.callers, load.rows, *load.shape), load.dtype)
+    message = oracle_pb2.PredictRequest(request_id=request_id)
+
+    def caller(number: int) -> Ask:
+        before, _, after = serialize(message, "inputs", images[number]).partition(request_id)
+        predict = _channel(load.address, number, stack).unary_unary(_PREDICT)
+        metadata = (("authorization", f"Bearer {load.keys[number % len(load.keys)]}"),)
+
+        async def ask() -> object:
+            fresh = request_id[:8] + next(count).to_bytes(8, "little")
+            return await predict(b"".join((before, fresh, after)), metadata=metadata)
+
+        return ask
+
+    return [caller(number) for number in range(load.callers)]
+
+
+def _channel(address: str, number: int, stack: AsyncExitStack) -> grpc.aio.Channel:
+    """A connection of its own: channels with equal arguments would share one."""
+    options = [("grpc.max_receive_message_length", -1), ("mirage.caller", number)]
+    channel = grpc.aio.insecure_channel(address, options=options)
+    stack.push_async_callback(channel.close)
+    return channel
+
+
+# A function connects all callers of a load and returns a request of each; what has to be closed goes on the stack.
+PROTOCOLS: dict[str, Callable[[Load, AsyncExitStack], list[Ask]]] = {"mirage": _mirage}
+
+
+async def _run(asks: Sequence[Ask], seconds: float) -> dict[str, Any]:
+    """All callers ask until `seconds` after the last of them had its first answer."""
+    spans: list[tuple[float, float]] = []
+    begin, waiting = math.inf, len(asks)
+
+    async def call(ask: Ask) -> None:
+        nonlocal begin, waiting
+        await ask()
+        end = time.perf_counter()
+        waiting -= 1
+        if not waiting:
+            begin = end
+        while end < begin + seconds:
+            start = end
+            await ask()
+            end = time.perf_counter()
+            spans.append((start, end))
+
+    async with asyncio.TaskGroup() as group:
+        for ask in asks:
+            group.create_task(call(ask))
+    last = begin + seconds
+    parts = [max(0.0, min(end, last) - max(start, begin)) / (end - start) for start, end in spans]
+    answered = [1000 * (end - start) for start, end in spans if end > begin]
+    return {"requests": sum(parts), "seconds": seconds, "milliseconds": answered}
+
+
+async def _serve(load: Load) -> None:
+    """Connect, then answer each line of the standard input, which is a number of seconds, with what came of them."""
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        asks = PROTOCOLS[load.protocol](load, stack)
+        print("null", flush=True)
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            print(json.dumps(await _run(asks, json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    fields = json.loads(sys.stdin.readline())
+    asyncio.run(_serve(Load(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})))
