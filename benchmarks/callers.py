@@ -98,7 +98,8 @@ class Callers:
         return Run(**self._tell(seconds), rows=self._load.rows)
 
     def _tell(self, line: object) -> Any:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(line) + "\n")
             self._process.stdin.flush()
