@@ -15,6 +15,7 @@ from defenses.response import defend
 from oracle_server.charging import AT_ONCE, Charging, Question
 from oracle_server.detections import Watch
 from oracle_server.errors import Refusal
+from oracle_server.inputs import to_float32
 from oracle_server.ledger import Charge, Key, Ledger
 from oracle_server.rates import Rates
 from oracle_server.threat_model import Released, release, release_values
@@ -89,12 +90,16 @@ class Answering:
 
     async def _release(self, logits: np.ndarray, question: Question) -> Released:
         """A classifier's logits as the contract lets them out; beside the loop where defences hash many inputs."""
-        key, inputs, secret = question.key, question.inputs, self._ledger.server_secret
+        key, card, secret = question.key, question.hosted.card, self._ledger.server_secret
+        if not key.contract.defences:
+            return release(logits, key.contract)
         seed, keyed_seed = (secret, key.key_id.encode(), question.request_id), (secret, key.model.encode())
-        applied = defend(key.contract.defences, seed, keyed_seed, inputs)
-        if not key.contract.defences or inputs.nbytes <= AT_ONCE:
-            return release(logits, key.contract, applied)
-        return await asyncio.to_thread(release, logits, key.contract, applied)
+
+        def defended() -> Released:
+            values = to_float32(question.inputs, card)  # the same draw for the same image in any dtype
+            return release(logits, key.contract, defend(key.contract.defences, seed, keyed_seed, values))
+
+        return defended() if 4 * question.inputs.size <= AT_ONCE else await asyncio.to_thread(defended)
 
     def _finish(self, pair: tuple[str, bytes], task: asyncio.Task[Answer], charging: Charging) -> None:
         charging.abandon()

@@ -23,6 +23,7 @@ import numpy as np
 
 from defenses.detection import DETECTIONS, Detection, Stream
 from oracle_server.errors import Reason, Refusal
+from oracle_server.inputs import to_float32
 from oracle_server.ledger import Charge, Flag, Key, Ledger
 from oracle_server.models.card import Card
 from oracle_server.rates import Rates
@@ -135,6 +136,7 @@ class _Streams:
 
     def __init__(self, key: Key, card: Card, secret: bytes, lifted: int) -> None:
         self.lifted = lifted
+        self._card = card
         self._low, self._wide = np.float32(card.low), np.float32(card.high - card.low)
         self._streams: list[tuple[str, str, Stream]] = [
             (name, verdict, _detector(name, parameters).start(card.input_shape, secret + key.key_id.encode()))
@@ -142,7 +144,7 @@ class _Streams:
         ]
 
     def observe(self, inputs: np.ndarray) -> list[tuple[int, str, str]]:
-        rows = (inputs - self._low) / self._wide  # parameters are for values from 0 to 1
+        rows = (to_float32(inputs, self._card) - self._low) / self._wide  # parameters are for values from 0 to 1
         found = []
         for name, verdict, stream in self._streams:
             if len(places := np.flatnonzero(stream.observe(rows))):

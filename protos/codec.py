@@ -8,12 +8,14 @@ view of the bytes that came).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from blake3 import blake3
 from google.protobuf.message import Message
 
 from protos.mirage.v1.tensor_pb2 import (
+    DTYPE_FLOAT16,
     DTYPE_FLOAT32,
     DTYPE_FLOAT64,
     DTYPE_INT64,
@@ -22,7 +24,18 @@ from protos.mirage.v1.tensor_pb2 import (
     Tensor,
 )
 
-__all__ = ["MAX_DIMENSIONS", "CodecError", "decode", "digest", "dtype_name", "encode", "raw", "serialize", "wire_dtype"]
+__all__ = [
+    "MAX_DIMENSIONS",
+    "CodecError",
+    "decode",
+    "digest",
+    "dtype_name",
+    "encode",
+    "raw",
+    "serialize",
+    "view",
+    "wire_dtype",
+]
 
 MAX_DIMENSIONS = 8
 
@@ -31,6 +44,7 @@ _NUMPY: dict[DType, np.dtype[np.generic]] = {
     DTYPE_FLOAT64: np.dtype("<f8"),
     DTYPE_INT64: np.dtype("<i8"),
     DTYPE_UINT8: np.dtype("u1"),
+    DTYPE_FLOAT16: np.dtype("<f2"),
 }
 _WIRE: dict[np.dtype[np.generic], DType] = {dtype: code for code, dtype in _NUMPY.items()}
 
@@ -92,19 +106,26 @@ def _prefix(message: type[Message], field: str, length: int) -> bytes:
 def decode(tensor: Tensor) -> np.ndarray:
     """The array of a `Tensor`: a read-only view of its bytes, as protobuf hands them out.
 
-    Raises `CodecError` when the dtype is unknown, a dimension is negative, there are more than `MAX_DIMENSIONS`, or the
-    number of bytes is not what the shape asks for.
+    Raises `CodecError` when the dtype is unknown, and for what `view` refuses.
     """
     dtype = _NUMPY.get(tensor.dtype)
     if dtype is None:
         raise CodecError("tensor dtype is unknown to this version")
-    if len(tensor.shape) > MAX_DIMENSIONS:
-        raise CodecError(f"tensor has {len(tensor.shape)} dimensions; at most {MAX_DIMENSIONS} are read")
-    shape = tuple(tensor.shape)
+    return view(tensor.data, dtype, tensor.shape)  # protobuf hands out a new copy of the data at each access
+
+
+def view(data: bytes, dtype: np.dtype[np.generic], shape: Sequence[int]) -> np.ndarray:
+    """Bytes as an array of a shape that somebody claims, without a copy.
+
+    Raises `CodecError` when a dimension is negative, there are more than `MAX_DIMENSIONS`, or the number of bytes is not
+    what the shape asks for.
+    """
+    if len(shape) > MAX_DIMENSIONS:
+        raise CodecError(f"tensor has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are read")
+    shape = tuple(shape)
     if any(n < 0 for n in shape):
         raise CodecError("tensor has a negative dimension")
     needed = math.prod(shape) * dtype.itemsize  # Python integers: no overflow to hide behind
-    data = tensor.data  # protobuf hands out a new copy at each access
     if needed != len(data):
         raise CodecError(f"tensor header asks for {needed} bytes but {len(data)} came")
     try:

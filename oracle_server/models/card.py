@@ -40,6 +40,8 @@ class Card:
     parts        what can be downloaded on its own
     outputs      feature models: name and group of each column of an answer, each number in [0, 1]
     joint        the classifier was trained together with a network that inverts it
+    accepted_dtypes  what inputs may have instead of float32: "uint8", of which 0 to 255 are low to high, and "float16";
+                 see `inputs.to_float32`
     """
 
     name: str
@@ -65,10 +67,13 @@ class Card:
     range_marker: str = RANGE_MARKER
     outputs: tuple[Output, ...] = ()
     joint: bool = False
+    accepted_dtypes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.kind == "features") != bool(self.outputs) or (self.outputs and self.classes):
             raise ValueError("outputs belong to feature models, which have at least one and no classes")
+        if not set(self.accepted_dtypes) <= {"uint8", "float16"} or (self.accepted_dtypes and self.features):
+            raise ValueError("beside float32, inputs may be uint8 and float16, and those of a table neither")
 
     @property
     def id(self) -> str:
@@ -98,6 +103,7 @@ class Card:
             values["response"] = Feature.from_dict(values["response"]) if values.get("response") else None
             values["confusion"] = tuple(tuple(row) for row in values.get("confusion", ()))
             values["parts"] = tuple(Part(**part) for part in values.get("parts", ()))
+            values["accepted_dtypes"] = tuple(values.get("accepted_dtypes", ()))
             values["outputs"] = tuple(Output(**output) for output in values.get("outputs", ()))
             return cls(**values)
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -130,6 +136,7 @@ class Card:
             ],
             outputs=[output.message() for output in self.outputs],
             joint=self.joint,
+            accepted_dtypes=[wire_dtype(dtype) for dtype in self.accepted_dtypes],
         )
         if self.confusion:
             message.confusion.CopyFrom(encode(np.array(self.confusion, dtype=np.int64)))

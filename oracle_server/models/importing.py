@@ -35,6 +35,7 @@ class Draft:
 
     input_shape  of one row, without the batch; low and high bound every value in it
     joint        trained together with a network that inverts it, which the card has to say
+    accepted_dtypes  what inputs may have beside float32, as in the card
     """
 
     name: str
@@ -45,6 +46,7 @@ class Draft:
     deterministic: bool = False
     description: str = ""
     joint: bool = False
+    accepted_dtypes: tuple[str, ...] = ("uint8", "float16")
 
     def __post_init__(self) -> None:
         if not self.low < self.high:

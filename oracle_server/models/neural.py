@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from oracle_server.inputs import to_float32
 from oracle_server.models.card import Card
 from protos import archive
 
@@ -53,7 +54,7 @@ class NeuralModel:
             taken = 0
             while taken < len(request):
                 n = min(self.batch - filled, len(request) - taken)
-                self._rows[filled : filled + n] = request[taken : taken + n]
+                to_float32(request[taken : taken + n], self.card, out=self._rows[filled : filled + n])
                 taken, filled = taken + n, filled + n
                 if filled == self.batch:
                     done, filled = self._forward(out, done, filled), 0
