@@ -117,8 +117,8 @@ def decode(tensor: Tensor) -> np.ndarray:
 def view(data: bytes, dtype: np.dtype[np.generic], shape: Sequence[int]) -> np.ndarray:
     """Bytes as an array of a shape that somebody claims, without a copy.
 
-    Raises `CodecError` when a dimension is negative, there are more than `MAX_DIMENSIONS`, or the number of bytes is not
-    what the shape asks for.
+    Raises `CodecError` when a dimension is negative, there are more than `MAX_DIMENSIONS`, or the number of bytes is
+    not what the shape asks for.
     """
     if len(shape) > MAX_DIMENSIONS:
         raise CodecError(f"tensor has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are read")
