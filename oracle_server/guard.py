@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from types import TracebackType
 from typing import Any
 
 import grpc
@@ -21,6 +22,8 @@ from google.protobuf.message import DecodeError, Message
 from oracle_server.detections import refuse_suspended
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger import Key, Ledger
+from oracle_server.logs import begin_call, call_under_way
+from oracle_server.metrics import UNCOUNTED, Metrics
 from oracle_server.threat_model import POLICY, Caller
 
 __all__ = ["Guard", "new_token"]
@@ -47,24 +50,32 @@ def new_token(key_id: str | None = None) -> tuple[str, str, bytes]:
 
 
 class Guard:
-    """Wraps handlers into grpc method handlers. `operator` is True for the server behind the Unix socket."""
+    """Wraps handlers into grpc method handlers. `operator` is True for the server behind the Unix socket; with
+    `log_calls` each call gets a line in the log.
+    """
 
-    def __init__(self, ledger: Ledger, *, operator: bool = False) -> None:
+    def __init__(
+        self, ledger: Ledger, *, operator: bool = False, metrics: Metrics = UNCOUNTED, log_calls: bool = False
+    ) -> None:
         self._ledger = ledger
         self._operator = operator
+        self._metrics = metrics
+        self._log_calls = log_calls
         self._started = time.time() - time.monotonic()
 
     def unary(self, rpc: str, request_type: type[Message], handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
+        count = self._metrics.calls(rpc)
+
         async def call(data: bytes, context: Context) -> bytes:
-            try:
+            with _Ending(rpc, context, count, self._log_calls):
                 request, key = self._admit(rpc, request_type, data, context)
                 return (await handler(request, key)).SerializeToString()
-            except Exception as error:
-                return _end(context, rpc, error)
+            return b""  # after a refusal; not sent
 
         return grpc.unary_unary_rpc_method_handler(call)
 
     def stream(self, rpc: str, request_type: type[Message], handler: Stream) -> grpc.RpcMethodHandler[Any, Any]:
+        count = self._metrics.calls(rpc)
         closing: set[asyncio.Task[None]] = set()
 
         def end(messages: AsyncGenerator[Message, None]) -> None:
@@ -74,14 +85,12 @@ class Guard:
             task.add_done_callback(closing.discard)
 
         async def call(data: bytes, context: Context) -> AsyncIterator[bytes]:
-            try:
+            with _Ending(rpc, context, count, self._log_calls):
                 request, key = self._admit(rpc, request_type, data, context)
                 messages = handler(request, key)
                 context.add_done_callback(lambda _: end(messages))  # type: ignore[arg-type] # its stub is no protocol
                 async for message in messages:
                     yield message.SerializeToString()
-            except Exception as error:
-                _end(context, rpc, error)
 
         return grpc.unary_stream_rpc_method_handler(call)
 
@@ -122,6 +131,8 @@ class Guard:
         same = _is_secret_of(key, secret, now)
         if key is None or not same or scheme != "Bearer" or prefix != _PREFIX:
             raise Refusal(Reason.BAD_KEY, "the API key is not known here: check it, or ask the operator for one")
+        if (logged := call_under_way()) is not None:
+            logged.key = key
         if key.revoked is not None:
             raise Refusal(Reason.KEY_REVOKED, "the API key was revoked: ask the operator for another")
         if key.contract.expires is not None and now >= key.contract.expires:
@@ -143,20 +154,45 @@ def _is_secret_of(key: Key | None, secret: str, now: float) -> bool:
     return hmac.compare_digest(digest, present) | hmac.compare_digest(digest, former)
 
 
-def _end(context: Context, rpc: str, error: Exception) -> bytes:
-    """End the call with the refusal's rich status; anything unforeseen tells the caller nothing and the log
-    everything. What is returned, nothing, is not sent.
+class _Ending:
+    """Ends a call with its status: OK; a refusal's rich status; for anything unforeseen one that tells the caller
+    nothing and the log everything. Counts it, and writes its line in the log.
 
     Not `context.abort`: gRPC keeps its exception in a cycle with the call, and the frames in its traceback hold the
     request, up to a whole message each, until the collector comes by. The refusal's own frames are let go here.
     """
-    if isinstance(error, Refusal):
-        context.set_code(error.reason.code)
-        context.set_details(error.sentence)
-        context.set_trailing_metadata((("grpc-status-details-bin", error.details()),))
-    else:
-        _LOG.error("%s failed", rpc, exc_info=error)
+
+    __slots__ = ("_context", "_count", "_logged", "_rpc")
+
+    def __init__(self, rpc: str, context: Context, count: Callable[[str, str | None], None], log_calls: bool) -> None:
+        self._rpc, self._context, self._count = rpc, context, count
+        self._logged = begin_call(rpc) if log_calls else None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        status, reason = "OK", None
+        if isinstance(error, Exception):
+            status, reason = self._refuse(error)
+            error.__traceback__ = None
+        elif error is not None:  # the caller left, or its deadline passed
+            status = "CANCELLED"
+        self._count(status, reason)
+        if self._logged is not None:
+            self._logged.end(status, reason)
+        return isinstance(error, Exception)
+
+    def _refuse(self, error: Exception) -> tuple[str, str | None]:
+        """Status and reason, which the call now has."""
+        context = self._context
+        if isinstance(error, Refusal):
+            context.set_code(error.reason.code)
+            context.set_details(error.sentence)
+            context.set_trailing_metadata((("grpc-status-details-bin", error.details()),))
+            return error.reason.code.name, error.reason.name
+        _LOG.error("%s failed", self._rpc, exc_info=error)
         context.set_code(grpc.StatusCode.INTERNAL)
         context.set_details("the server failed: tell the operator")
-    error.__traceback__ = None
-    return b""
+        return "INTERNAL", None
