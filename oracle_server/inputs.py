@@ -13,7 +13,7 @@ from oracle_server.models.card import Card
 from protos.codec import CodecError, decode, dtype_name
 from protos.mirage.v1 import oracle_pb2
 
-__all__ = ["decode_inputs", "largest_batch", "to_float32"]
+__all__ = ["check_dtype", "check_rows", "decode_inputs", "largest_batch", "to_float32"]
 
 _REQUEST_ID = range(16, 65)
 
@@ -36,13 +36,23 @@ def decode_inputs(request: oracle_pb2.PredictRequest, card: Card, max_rows: int)
             Reason.BAD_INPUT,
             f"the request id has {len(request.request_id)} bytes: send 16 to 64 that no other request of this key has",
         )
-    name = dtype_name(request.inputs.dtype)
-    if name != card.input_dtype and name not in card.accepted_dtypes:
-        raise Refusal(Reason.BAD_INPUT, f"inputs have dtype {name}: send {_wanted(card)}")
+    check_dtype(dtype_name(request.inputs.dtype), card)
     try:
         inputs = decode(request.inputs)
     except CodecError as error:
         raise Refusal(Reason.BAD_INPUT, str(error)) from None
+    check_rows(inputs, card, max_rows)
+    return inputs
+
+
+def check_dtype(name: str, card: Card) -> None:
+    """A `Refusal` of a dtype, by its numpy name, that is not the card's and is not accepted beside it."""
+    if name != card.input_dtype and name not in card.accepted_dtypes:
+        raise Refusal(Reason.BAD_INPUT, f"inputs have dtype {name}: send {_wanted(card)}")
+
+
+def check_rows(inputs: np.ndarray, card: Card, max_rows: int) -> None:
+    """A `Refusal` of what are not 1 to `max_rows` legal rows (N, *shape); their dtype is the card's already."""
     if inputs.shape[1:] != card.input_shape or inputs.ndim == 0:
         raise Refusal(Reason.BAD_INPUT, f"inputs have shape {list(inputs.shape)}: send a batch of {_wanted(card)}")
     if len(inputs) == 0:
@@ -57,7 +67,6 @@ def decode_inputs(request: oracle_pb2.PredictRequest, card: Card, max_rows: int)
         _check_range(inputs, card)
     if card.features:
         _check_features(inputs, card)
-    return inputs
 
 
 def _wanted(card: Card) -> str:
