@@ -114,7 +114,7 @@ def decode(tensor: Tensor) -> np.ndarray:
     return view(tensor.data, dtype, tensor.shape)  # protobuf hands out a new copy of the data at each access
 
 
-def view(data: bytes, dtype: np.dtype[np.generic], shape: Sequence[int]) -> np.ndarray:
+def view(data: bytes | memoryview, dtype: np.dtype[np.generic], shape: Sequence[int]) -> np.ndarray:
     """Bytes as an array of a shape that somebody claims, without a copy.
 
     Raises `CodecError` when a dimension is negative, there are more than `MAX_DIMENSIONS`, or the number of bytes is
