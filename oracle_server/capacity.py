@@ -1,7 +1,7 @@
 """Capacity of an interface in bits: an upper bound on what the answers could have told. Not a measured leak.
 
 For each row it is log2 of the number of answers that the contract allows, summed over rows, capped by the size of the
-model (whoever has read that many bits could have had the weights), plus the card, once.
+model (whoever has read that many bits could have had the weights) where it is known, plus the card, once.
 
     label            log2 C
     full scores      float64 scores, but never more than the C float32 logits that they are computed from: 32 C
@@ -29,7 +29,7 @@ __all__ = ["bits_per_row", "capacity_bits", "lattice_points"]
 
 def capacity_bits(contract: Contract, card: Card, rows: int, downloads: int = 0) -> float:
     """Bits that `rows` answers under `contract` (and `downloads` of the weights) could have carried at most."""
-    model = 8.0 * card.archive_bytes
+    model = math.inf if card.upstream else 8.0 * card.archive_bytes
     if card.response is not None and card.kind == "regression":
         answers = rows * _bits_of_a_number(contract.round_to, card.response.high - card.response.low)
     elif card.kind == "features":

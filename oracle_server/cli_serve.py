@@ -15,6 +15,7 @@ from oracle_server.ledger import SqliteLedger
 from oracle_server.operator import ledger_path
 from oracle_server.server import ServeOptions, serve, write_address
 from oracle_server.transport import TlsFiles
+from oracle_server.upstream import Upstream
 
 __all__ = ["serve_"]
 
@@ -48,6 +49,13 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.FloatRange(0),
     help="Seconds that calls in flight have after SIGTERM.",
 )
+@click.option(
+    "--upstream",
+    "upstreams",
+    multiple=True,
+    metavar="NAME=ADDRESS[?FACT=VALUE&...]",
+    help="Put keys and contracts in front of a model that runs elsewhere; may be repeated. See below.",
+)
 @AUDIT_KEY
 @click.option(
     "--adopt-ledger",
@@ -60,15 +68,27 @@ def serve_(
     tls_certificate: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    upstreams: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Serve every model below --root until SIGTERM."""
+    """Serve every model below --root until SIGTERM.
+
+    --upstream names a model of your own that runs elsewhere: NAME=grpc://HOST:PORT/MODEL on a V2 (Open Inference
+    Protocol) server, grpcs:// with TLS, or NAME=python:package.module:function, path/to/file.py:function, which is your
+    code IN THIS PROCESS: rows (N, *shape) float32 -> scores (N, C). Facts, where it does not say them itself:
+    shape=1,112,92 range=0,1 outputs=logits|probabilities input=TENSOR output=TENSOR batch=ROWS timeout=SECONDS
+    contents=typed description=WORDS key-file=PATH ca=PATH plain-text-beyond-loopback=yes. Its card is written at the
+    first start; later ones name it again. What an upstream answers is its own: it may depend on the batch.
+    """
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key go together")
     if tls_client_ca is not None and tls_certificate is None:
         raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
     tls = TlsFiles(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None
     with one_sentence():
+        proxied = tuple(Upstream.parse(text) for text in upstreams)
+        if twice := {one.model for one in proxied if [other.model for other in proxied].count(one.model) > 1}:
+            raise click.UsageError(f"--upstream {min(twice)} is there twice: a model has one")
         if options["threads"] < 1 or options["batch"] < 1 or options["max_rows"] < 1:
             raise click.UsageError("--threads, --batch and --max-rows must be at least 1")
         ledger = SqliteLedger(ledger_path(options["root"]), audit_key, adopt_ledger)
@@ -80,7 +100,7 @@ def serve_(
                 click.echo(f"serving on {address}")
 
             try:
-                asyncio.run(serve(ServeOptions(tls=tls, **options), ledger, started))
+                asyncio.run(serve(ServeOptions(tls=tls, upstreams=proxied, **options), ledger, started))
             finally:  # what is left takes a moment, and a second signal does not cut it short
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_IGN)

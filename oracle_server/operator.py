@@ -185,6 +185,8 @@ def open_operator(root: Path) -> Iterator[Operator | RemoteOperator]:
 
 
 def _fits(contract: Contract, card: Card) -> None:
+    if card.upstream and contract.access is Access.WEIGHTS:
+        raise ValueError(f"{card.id} runs elsewhere and has no archive to download: use access scores or label")
     if contract.detections and card.kind in ("tree", "regression"):
         raise ValueError("detections look at images, and this model takes rows of a table: leave them out")
     if card.kind in ("regression", "features"):

@@ -34,6 +34,7 @@ from oracle_server.operator import Operator, admin_socket
 from oracle_server.service import OracleService
 from oracle_server.threat_model import check_policy
 from oracle_server.transport import ServerError, TlsFiles, listen
+from oracle_server.upstream import Upstream
 from protos.mirage.v1 import admin_pb2, oracle_pb2
 
 __all__ = ["ServeOptions", "serve", "write_address"]
@@ -70,6 +71,7 @@ class ServeOptions:
     plain_text_beyond_loopback: bool = False
     reflection: bool = False
     grace: float = 10.0
+    upstreams: tuple[Upstream, ...] = ()
 
 
 async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], None] = lambda address: None) -> None:
@@ -86,7 +88,7 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
         choose_device(options.device), options.batch, options.max_rows, options.max_waiting, options.message_bytes
     )
     try:
-        models = host_all(repository, hosting)
+        models = host_all(repository, hosting, options.upstreams)
     except NothingToServe as error:
         raise ServerError(str(error)) from error
     answering = Answering(ledger)

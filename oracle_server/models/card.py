@@ -42,6 +42,7 @@ class Card:
     joint        the classifier was trained together with a network that inverts it
     accepted_dtypes  what inputs may have instead of float32: "uint8", of which 0 to 255 are low to high, and "float16";
                  see `inputs.to_float32`
+    upstream     "logits" or "probabilities": what the model answers that runs elsewhere and has no archive here
     """
 
     name: str
@@ -68,12 +69,17 @@ class Card:
     outputs: tuple[Output, ...] = ()
     joint: bool = False
     accepted_dtypes: tuple[str, ...] = ()
+    upstream: str = ""
 
     def __post_init__(self) -> None:
         if (self.kind == "features") != bool(self.outputs) or (self.outputs and self.classes):
             raise ValueError("outputs belong to feature models, which have at least one and no classes")
         if not set(self.accepted_dtypes) <= {"uint8", "float16"} or (self.accepted_dtypes and self.features):
-            raise ValueError("beside float32, inputs may be uint8 and float16, and those of a table neither")
+            raise ValueError("inputs may be uint8 and float16 beside float32, those of a table neither")
+        if self.upstream not in ("", "logits", "probabilities"):
+            raise ValueError(f"an upstream answers logits or probabilities, not {self.upstream!r}")
+        if self.upstream and (self.archive_bytes or self.archive_sha256 or self.kind != "neural" or self.deterministic):
+            raise ValueError("what an upstream answers has no archive here and is not known to be deterministic")
 
     @property
     def id(self) -> str:

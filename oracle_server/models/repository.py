@@ -44,9 +44,9 @@ class Repository:
         """The file of a model or, by its name, of one of its parts."""
         return self.folder / card.name / card.version / (f"{part}.pt2" if part else _FILES[card.kind])
 
-    def add(self, archive: Path | bytes, card: Card, parts: Mapping[str, Path] | None = None) -> None:
-        """Put a model (a file, or its content) here, with the files of its parts. The version appears whole or not at
-        all; one that exists is never overwritten.
+    def add(self, archive: Path | bytes | None, card: Card, parts: Mapping[str, Path] | None = None) -> None:
+        """Put a model (a file, its content, or none for an upstream's) here, with the files of its parts. The version
+        appears whole or not at all; one that exists is never overwritten.
         """
         for word in (card.name, card.version):
             if not _NAME.fullmatch(word):
@@ -56,8 +56,9 @@ class Repository:
             raise FileExistsError(f"model {card.id} is there already: choose another --version")
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as new:
-            data = archive if isinstance(archive, bytes) else archive.read_bytes()
-            (Path(new) / _FILES[card.kind]).write_bytes(data)
+            if archive is not None:
+                data = archive if isinstance(archive, bytes) else archive.read_bytes()
+                (Path(new) / _FILES[card.kind]).write_bytes(data)
             for name, path in (parts or {}).items():
                 shutil.copyfile(path, Path(new) / f"{name}.pt2")
             card.write(Path(new) / "card.json")
