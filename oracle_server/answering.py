@@ -17,6 +17,8 @@ from oracle_server.detections import Watch
 from oracle_server.errors import Refusal
 from oracle_server.inputs import to_float32
 from oracle_server.ledger import Charge, Key, Ledger
+from oracle_server.logs import call_under_way
+from oracle_server.metrics import UNCOUNTED, Metrics
 from oracle_server.rates import Rates
 from oracle_server.threat_model import Released, release, release_values
 
@@ -39,8 +41,9 @@ def budget_left(key: Key, spent: int) -> int | None:
 class Answering:
     """Answers to the questions of all keys. Questions that are asked again, by their key and id, follow the first."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, metrics: Metrics = UNCOUNTED) -> None:
         self._ledger = ledger
+        self._metrics = metrics
         self._rates = Rates()
         self._watch = Watch(ledger)
         self._in_flight: dict[tuple[str, bytes], asyncio.Task[Answer]] = {}
@@ -49,6 +52,8 @@ class Answering:
     async def answer(self, question: Question) -> Answer:
         """The answer, once its charge is durable; a `Refusal` says whether it was charged all the same."""
         key, rows = question.key, len(question.inputs)
+        if (call := call_under_way()) is not None:
+            call.request_id, call.rows = question.request_id, rows
         await self._watch.admit(key, rows)
         pair = (key.key_id, question.request_id)
         while (first := self._in_flight.get(pair)) is not None:  # the same id again: after the first, as its retry
@@ -84,6 +89,8 @@ class Answering:
         except Refusal as refusal:
             raise Refusal(refusal.reason, refusal.sentence, charged=(await charging.done()).rows) from None
         charge = await charging.done()
+        if not charge.rows:
+            self._metrics.retried(key.model)
         if card.kind in ("regression", "features"):
             return Answer(release_values(logits, key.contract, card.groups), charge)
         return Answer(await self._release(logits, question), charge)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from typing import Protocol
 import numpy as np
 
 from oracle_server.errors import Reason, Refusal
+from oracle_server.logs import call_under_way
+from oracle_server.metrics import UNCOUNTED, Metrics
 from oracle_server.models.card import Card
 
 __all__ = ["Model", "Scheduler"]
@@ -49,10 +52,14 @@ class Model(Protocol):
 
 @dataclass(eq=False)
 class _Job:
-    """One request; `taken` of its rows went into passes, whose answers so far are `answers`."""
+    """One request, which came at the time `asked`; from `began` on `taken` of its rows went into passes, whose answers
+    so far are `answers`.
+    """
 
     inputs: np.ndarray
     start: Callable[[], object]
+    asked: float = field(default_factory=time.perf_counter)
+    began: float = 0.0
     taken: int = 0
     answers: list[np.ndarray] = field(default_factory=list)
     done: asyncio.Future[np.ndarray] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -64,6 +71,7 @@ class _Job:
     def take(self, most: int) -> np.ndarray:
         """The next rows, at most `most`; the first of them start the request."""
         if not self.taken:
+            self.began = time.perf_counter()
             try:
                 self.start()
             except Exception as error:  # this request's alone
@@ -104,10 +112,11 @@ class Scheduler:
     to two parts each of its 2n + 1, and one stays free (dynamic thresholds: Choudhury and Hahne 1998).
     """
 
-    def __init__(self, model: Model, max_waiting: int) -> None:
+    def __init__(self, model: Model, max_waiting: int, metrics: Metrics = UNCOUNTED) -> None:
         self._model = model
         self._max_waiting = max_waiting
         self._waiting = 0
+        self._metrics = metrics.passes(model.card.id, lambda: self._waiting)
         self._lines: OrderedDict[str, _Line] = OrderedDict()  # of keys with rows waiting; the first is next
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"forward-{model.card.id}")
@@ -136,6 +145,8 @@ class Scheduler:
         try:
             return await job.done
         finally:
+            if job.taken and (call := call_under_way()) is not None:
+                call.queued, call.computed = job.began - job.asked, time.perf_counter() - job.began
             if job.left:  # the caller left, or the model failed on the first rows: the others are not asked
                 del self._lines[key_id].jobs[job]
                 self._count(key_id, -job.left)
@@ -184,10 +195,13 @@ class Scheduler:
 
     def _pass(self, inputs: list[np.ndarray]) -> list[np.ndarray] | BaseException:
         """The model's answers or, whatever it raised, that: asyncio cannot hand on every exception, and others wait."""
+        began = time.perf_counter()
         try:
             return self._model.logits(inputs)
         except BaseException as error:
             return error
+        finally:
+            self._metrics.computed(sum(map(len, inputs)), time.perf_counter() - began)
 
     def _take(self) -> list[_Piece]:
         """The rows of the next pass, together at most the model's batch, and whose they are."""
@@ -196,7 +210,10 @@ class Scheduler:
             line, left = self._lines[key_id], share
             for job in list(islice(line.jobs, share)):
                 if left and not job.done.done():
+                    new = not job.taken
                     rows = job.take(left)
+                    if new:
+                        self._metrics.waited(job.began - job.asked)
                     pieces.append((job, rows))
                     left -= len(rows)
                     if not job.left:
