@@ -14,9 +14,10 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from oracle_server.detections import refuse_suspended
@@ -26,7 +27,7 @@ from oracle_server.logs import begin_call, call_under_way
 from oracle_server.metrics import UNCOUNTED, Metrics
 from oracle_server.threat_model import POLICY, Caller
 
-__all__ = ["Guard", "new_token"]
+__all__ = ["Guard", "RequestType", "new_token"]
 
 _LOG = logging.getLogger(__name__)
 _NOBODY = hashlib.sha256(secrets.token_bytes(32)).digest()  # compared with when there is no such key
@@ -36,9 +37,17 @@ _PREFIX = "mirage"
 logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not str(record.msg).startswith("Invalid encoding"))
 
 Context = grpc.aio.ServicerContext[Any, Any]
-# A handler gets the parsed request and the key; behind the Unix socket there is no key.
+# A handler gets the parsed request and the key; behind the Unix socket, and of anybody, there is no key.
 Unary = Callable[[Any, Any], Awaitable[Message]]
 Stream = Callable[[Any, Any], AsyncGenerator[Message, None]]
+
+
+class RequestType(Protocol):
+    """What makes a request of bytes: a type of messages, or what reads one in another way."""
+
+    DESCRIPTOR: Descriptor
+
+    def FromString(self, data: bytes) -> Any: ...  # noqa: N802 - protobuf's name
 
 
 def new_token(key_id: str | None = None) -> tuple[str, str, bytes]:
@@ -63,7 +72,7 @@ class Guard:
         self._log_calls = log_calls
         self._started = time.time() - time.monotonic()
 
-    def unary(self, rpc: str, request_type: type[Message], handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
+    def unary(self, rpc: str, request_type: RequestType, handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
         count = self._metrics.calls(rpc)
 
         async def call(data: bytes, context: Context) -> bytes:
@@ -74,7 +83,7 @@ class Guard:
 
         return grpc.unary_unary_rpc_method_handler(call)
 
-    def stream(self, rpc: str, request_type: type[Message], handler: Stream) -> grpc.RpcMethodHandler[Any, Any]:
+    def stream(self, rpc: str, request_type: RequestType, handler: Stream) -> grpc.RpcMethodHandler[Any, Any]:
         count = self._metrics.calls(rpc)
         closing: set[asyncio.Task[None]] = set()
 
@@ -94,15 +103,13 @@ class Guard:
 
         return grpc.unary_stream_rpc_method_handler(call)
 
-    def _admit(
-        self, rpc: str, request_type: type[Message], data: bytes, context: Context
-    ) -> tuple[Message, Key | None]:
+    def _admit(self, rpc: str, request_type: RequestType, data: bytes, context: Context) -> tuple[Any, Key | None]:
         try:
             request = request_type.FromString(data)
         except DecodeError:
             raise Refusal(Reason.MALFORMED, f"the bytes are no {request_type.DESCRIPTOR.name}") from None
         rule = POLICY.get(rpc)
-        if rule is not None and rule.caller is Caller.OPERATOR and self._operator:
+        if rule is not None and rule.caller is (Caller.OPERATOR if self._operator else Caller.ANYBODY):
             return request, None
         if rule is None or rule.caller is not Caller.KEY or self._operator:
             raise Refusal(Reason.NOT_IN_CONTRACT, "this call is not for holders of keys")

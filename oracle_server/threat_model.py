@@ -50,18 +50,18 @@ class Rule:
 
 
 POLICY: Mapping[str, Rule] = {
-    "/mirage.v1.Oracle/Describe": Rule(Caller.KEY),
-    "/mirage.v1.Oracle/Predict": Rule(Caller.KEY),
-    "/mirage.v1.Oracle/Download": Rule(Caller.KEY, frozenset({Access.WEIGHTS})),
-    "/mirage.v1.Oracle/Usage": Rule(Caller.KEY),
-    **{
-        f"/mirage.v1.Admin/{call}": Rule(Caller.OPERATOR)
-        for call in ("CreateKey", "SetBudget", "RevokeKey", "RotateKey", "ReinstateKey", "ListKeys", "Audit")
-    },
-    "/grpc.health.v1.Health/Check": Rule(Caller.ANYBODY),
-    "/grpc.health.v1.Health/Watch": Rule(Caller.ANYBODY),
-    "/grpc.health.v1.Health/List": Rule(Caller.ANYBODY),
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(Caller.ANYBODY),
+    f"/{service}/{call}": rule
+    for service, calls, rule in (
+        ("mirage.v1.Oracle", "Describe Predict Usage", Rule(Caller.KEY)),
+        ("mirage.v1.Oracle", "Download", Rule(Caller.KEY, frozenset({Access.WEIGHTS}))),
+        ("mirage.v1.Admin", "CreateKey RotateKey RevokeKey ReinstateKey ListKeys", Rule(Caller.OPERATOR)),
+        ("mirage.v1.Admin", "SetBudget Audit", Rule(Caller.OPERATOR)),
+        ("inference.GRPCInferenceService", "ModelReady ModelMetadata ModelInfer", Rule(Caller.KEY)),
+        ("inference.GRPCInferenceService", "ServerLive ServerReady ServerMetadata", Rule(Caller.ANYBODY)),
+        ("grpc.health.v1.Health", "Check Watch List", Rule(Caller.ANYBODY)),
+        ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", Rule(Caller.ANYBODY)),
+    )
+    for call in calls.split()
 }
 
 
