@@ -19,6 +19,7 @@ import os
 import secrets
 import sqlite3
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from oracle_server.ledger.interface import Entry, LedgerError, LedgerLocked
@@ -190,6 +191,16 @@ class Chain:
         assert entry.sequence == self.sequence + 1
         self.sequence, self.link = entry.sequence, next_link(self._key, self.link, entry)
         return self.link
+
+    @contextlib.contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """A block whose lines are taken back when it raises."""
+        before = self.sequence, self.link
+        try:
+            yield
+        except BaseException:
+            self.sequence, self.link = before
+            raise
 
     def keep(self) -> None:
         """Write the head: what was extended is on disk. A head that cannot be written lags behind, and is logged."""

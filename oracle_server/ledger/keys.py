@@ -25,6 +25,7 @@ _KEY = (
     "SELECT key_id, label, model, contract, secret_sha256, created, revoked, former_sha256, former_until"
     " FROM keys LEFT JOIN former_secrets USING (key_id)"
 )
+_MOST_KEYS = 4096  # in memory
 
 
 @dataclass
@@ -65,7 +66,12 @@ class KeyTable(Table):
 
     def key(self, key_id: str) -> Key | None:
         with self._lock:
-            return self._find_key(key_id)
+            key = self._known_keys.get(key_id)
+            if key is None and (key := self._find_key(key_id)) is not None:
+                self._known_keys[key_id] = key
+                if len(self._known_keys) > _MOST_KEYS:
+                    del self._known_keys[next(iter(self._known_keys))]
+            return key
 
     def _find_key(self, key_id: str) -> Key | None:
         row = self._reader.execute(f"{_KEY} WHERE key_id = ?", (key_id,)).fetchone()

@@ -1,7 +1,9 @@
 """The ledger on SQLite: write-ahead log, synchronous=FULL, one writer thread, group commit without a timer.
 
 Whatever was queued while the last commit was on its way to the disk goes into the next one, so that a lone caller
-never waits for company and a hundred callers share one flush. What a key has spent stands in its row and changes in
+never waits for company and a hundred callers share one flush. All lines of a commit go into the log by one statement,
+all charges of a key to its row by another: at each statement the interpreter changes threads, and those that answer
+would wait for those that write. What a key has spent stands in its row and changes in
 the transaction that logs the charge: a restart reads no history, however long the log is.
 """
 
@@ -14,17 +16,20 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger.chain import ENTRY, Chain, audit_key_path
 from oracle_server.ledger.flags import FLAG_TABLE, FlagTable
-from oracle_server.ledger.interface import Charge, Entry, LedgerError, Reservation, Usage
+from oracle_server.ledger.interface import Charge, Entry, Key, LedgerError, Reservation, Usage
 from oracle_server.ledger.keys import KEY_TABLE, Account, KeyTable
 from oracle_server.ledger.place import Place
 from oracle_server.ledger.secrets import SECRET_TABLE, SecretTable
+from oracle_server.metrics import UNCOUNTED, Metrics
 
 __all__ = ["SCHEMA", "SqliteLedger"]
 
@@ -41,6 +46,10 @@ CREATE TABLE IF NOT EXISTS log (
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 _MOST_IN_A_COMMIT = 1024
+_MOST_AT_ONCE = 64  # lines in one statement
+_COLUMNS = 9
+_LINE = f"({', '.join('?' * _COLUMNS)})"
+_SPEND = "UPDATE keys SET spent = spent + ?, downloads = downloads + ? WHERE key_id = ? RETURNING spent"
 _NOT_WRITTEN = "the ledger could not be written, nothing was charged: tell the operator"
 
 _Pending = tuple[Reservation, str, bytes, "Future[Charge]"]
@@ -51,9 +60,12 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
 
     audit_key  the file of the key under which the log is chained, made at first use; beside the ledger by default
     adopt      take over a copy, or a log that its audit key does not fit, as the original
+    metrics    is told of charges and commits
     """
 
-    def __init__(self, path: Path, audit_key: Path | None = None, adopt: bool = False) -> None:
+    def __init__(
+        self, path: Path, audit_key: Path | None = None, adopt: bool = False, metrics: Metrics = UNCOUNTED
+    ) -> None:
         with contextlib.ExitStack() as opened:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,9 +83,11 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         self.server_secret: bytes = meta["server_secret"]
         self._identity: bytes = meta["identity"]
         self._audit_key, self._adopt = audit_key or audit_key_path(path), adopt
+        self._metrics = metrics
         self._chain: Chain | None = None  # opened by who charges first: the operator's commands need no key
         self._lock = threading.Lock()  # the reader connection and the reservations
         self._accounts: dict[str, Account] = {}
+        self._known_keys: dict[str, Key] = {}
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._thread.start()
@@ -133,14 +147,20 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
 
     def _commit(self, batch: list[_Pending]) -> None:
         outcomes: list[Charge | Refusal] = []
+        began = time.perf_counter()
         try:
             self.open_chain()
             assert self._chain is not None
             self._writer.execute("BEGIN IMMEDIATE")
-            for reservation, rpc, digest, _ in batch:
-                outcomes.append(self._enter(self._chain, reservation, rpc, digest))
+            try:
+                outcomes += self._enter_together(self._chain, batch)
+            except sqlite3.IntegrityError:  # a retry or a budget is among them: which, is found one by one
+                self._writer.execute("ROLLBACK")
+                self._writer.execute("BEGIN IMMEDIATE")
+                outcomes += [self._enter(self._chain, held, rpc, digest) for held, rpc, digest, _ in batch]
             self._writer.execute("COMMIT")
             self._chain.keep()
+            self._metrics.committed(time.perf_counter() - began)
         except Exception:
             _LOG.exception(_NOT_WRITTEN)
             with contextlib.suppress(sqlite3.Error):
@@ -154,8 +174,9 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
                 account.reserved -= reservation.rows
                 if isinstance(outcome, Charge):
                     account.spent += outcome.rows
-        for (*_, future), outcome in zip(batch, outcomes, strict=True):
+        for (reservation, *_, future), outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Charge):
+                self._metrics.charged(reservation.model, outcome.rows)
                 future.set_result(outcome)
             else:
                 future.set_exception(outcome)
@@ -164,6 +185,32 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         if self._chain is not None:
             self._chain.close()
             self._chain = None
+
+    def _enter_together(self, chain: Chain, batch: list[_Pending]) -> list[Charge]:
+        """All charges inside the open transaction; `sqlite3.IntegrityError` when there is one that may not be, by the
+        rules of the tables: no id twice, no more spent than the budget.
+        """
+        rows, downloads = Counter[str](), Counter[str]()
+        for reservation, rpc, *_ in batch:
+            rows[reservation.key_id] += reservation.rows
+            downloads[reservation.key_id] += rpc == "Download"
+        spent = {
+            key_id: self._writer.execute(_SPEND, (asked, downloads[key_id], key_id)).fetchone()[0] - asked
+            for key_id, asked in rows.items()
+        }
+        now, charges, lines = time.time(), list[Charge](), list[Any]()
+        with chain.all_or_none():
+            for reservation, rpc, digest, _ in batch:
+                key_id = reservation.key_id
+                told = key_id, rpc, reservation.model, reservation.request_id, digest, reservation.rows
+                link = chain.extend(entry := Entry(chain.sequence + 1, now, *told))
+                spent[key_id] += reservation.rows
+                charges.append(Charge(reservation.rows, spent[key_id], entry.sequence, link))
+                lines += entry.sequence, now, *told, link
+            for start in range(0, len(lines), _MOST_AT_ONCE * _COLUMNS):
+                some = lines[start : start + _MOST_AT_ONCE * _COLUMNS]
+                self._writer.execute(f"INSERT INTO log VALUES {', '.join([_LINE] * (len(some) // _COLUMNS))}", some)
+        return charges
 
     def _enter(self, chain: Chain, reservation: Reservation, rpc: str, digest: bytes) -> Charge | Refusal:
         """One charge inside the open transaction; the checks of `reserve` once more, now against the disk."""
@@ -184,9 +231,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         told = key_id, rpc, reservation.model, reservation.request_id, digest, rows
         entry = Entry(chain.sequence + 1, time.time(), *told)
         link = chain.extend(entry)
-        self._writer.execute(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (entry.sequence, entry.time, *told, link)
-        )
+        self._writer.execute(f"INSERT INTO log VALUES {_LINE}", (entry.sequence, entry.time, *told, link))
         return Charge(rows, row[0], entry.sequence, link)
 
     # Reading

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 from oracle_server.errors import Reason, Refusal
+from oracle_server.ledger.interface import Key
 
 __all__ = ["Table"]
 
@@ -21,11 +22,13 @@ class Table:
 
     _reader: sqlite3.Connection
     _lock: threading.Lock
+    _known_keys: dict[str, Key]  # read before, and not changed since
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
         """The lock, for a change that the operator makes; LEDGER_FAILED when it cannot be written."""
         with self._lock:
+            self._known_keys.clear()
             try:
                 yield
             except sqlite3.OperationalError as error:
