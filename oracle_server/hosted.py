@@ -14,6 +14,7 @@ from oracle_server.scheduler import Scheduler
 __all__ = ["DAMAGED", "Hosted", "Models"]
 
 DAMAGED = "the files of the model {} are damaged on the server: tell the operator"
+_NOT_SERVED = "the model {} cannot be served at present: tell the operator"  # damaged, or its upstream did not answer
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Models:
             raise Refusal(Reason.OTHER_MODEL, f"this key is for the model {key.model} and no other")
         hosted = self._hosted.get(key.model)
         if key.model in self._broken:
-            raise Refusal(Reason.MODEL_UNAVAILABLE, DAMAGED.format(key.model))
+            raise Refusal(Reason.MODEL_UNAVAILABLE, _NOT_SERVED.format(key.model))
         if hosted is None:
             raise Refusal(Reason.NO_MODEL, f"the model {key.model} of this key is not served here: tell the operator")
         return hosted

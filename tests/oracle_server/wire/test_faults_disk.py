@@ -185,7 +185,8 @@ def test_a_damaged_model_takes_no_other_with_it(
     damage(server.root / "models" / "linear" / "1", models)
     server.start()
     for call in (caller.describe, caller.usage, lambda: caller.predict(inputs(1))):
-        assert_refused(server, call, "FAILED_PRECONDITION", "MODEL_UNAVAILABLE", damaged("linear/1"))
+        sentence = "the model linear/1 cannot be served at present: tell the operator"
+        assert_refused(server, call, "FAILED_PRECONDITION", "MODEL_UNAVAILABLE", sentence)
     assert other.predict(inputs(1, shape=(1, 64, 64))).receipt.spent == 1
     said = [line for line in server.process.log.splitlines() if "not serving linear/1: " in line]
     assert len(said) == 1
