@@ -26,6 +26,7 @@ from torch import nn
 from attacker.answers import Answer, Contract, join, read_answer, reason_of
 from attacker.journal import Journal
 from attacker.on_device import OnDevice
+from attacker.payload import payload
 from attacker.transport import Tls, plain_text_options
 from protos import RANGE_MARKER, archive
 from protos.codec import decode, digest, dtype_name, raw, serialize
@@ -120,6 +121,7 @@ class Oracle:
         self.model_id = f"{card.name}/{card.version}"
         self.input_shape = tuple(card.input_shape)
         self.dtype = dtype_name(card.input_dtype)
+        self.accepted_dtypes = tuple(map(dtype_name, card.accepted_dtypes))
         self.low, self.high = card.low, card.high
         self.classes = card.classes
         self.kind = card.kind
@@ -179,8 +181,8 @@ class Oracle:
     def stream(self, batches: Iterable[tuple[np.ndarray, np.ndarray | int | None]]) -> Iterator[Answer]:
         """One answer for each batch, in order; a few requests are under way at once.
 
-        A batch is (inputs (N, *input_shape), 1 <= N <= max_rows; the target that each row is asked for: an array (N,),
-        one for all rows, or None for rows that serve every target). Its array may be reused once the next is asked for.
+        A batch is (inputs (N, *input_shape), 1 <= N <= max_rows, see `payload`; the target of each row: an array (N,),
+        one for all, or None for rows that serve every target). Its array may be reused once the next is asked for.
         Raises `BudgetSpent` when the budget does not cover a request: what was answered before has been yielded.
         """
         window: deque[_Request] = deque()
@@ -203,7 +205,7 @@ class Oracle:
     def _send(self, inputs: np.ndarray, targets: np.ndarray | int | None) -> _Request:
         if self._journal is None:
             raise OracleError("no run was begun: call begin(folder, run) first")
-        array = np.ascontiguousarray(inputs, dtype=self.dtype)
+        array = payload(inputs, self.dtype, self.accepted_dtypes)
         sequence, self._sequence = self._sequence, self._sequence + 1
         self._journal.intend(sequence, digest(str(array.shape).encode(), raw(array)))
         if self._journal.answer(sequence) is not None:

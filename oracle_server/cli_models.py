@@ -166,6 +166,12 @@ def train_table(
     "--range", "bounds", type=(float, float), default=(0.0, 1.0), show_default=True, help="Legal input values."
 )
 @click.option("--deterministic", is_flag=True, help="Serve it in batches of one fixed shape.")
+@click.option(
+    "--payload",
+    default="uint8,float16",
+    show_default=True,
+    help="What inputs may be beside float32: uint8, whose 0 to 255 are the range from end to end, float16, or none.",
+)
 @click.option("--description", default="", help="One public line for the model card.")
 def import_(
     source: str,
@@ -175,6 +181,7 @@ def import_(
     input_shape: str | None,
     bounds: tuple[float, float],
     deterministic: bool,
+    payload: str,
     description: str,
 ) -> None:
     """Host your own model: SOURCE is package:factory (returns an nn.Module), a .pt2 file, or a tree's .json file."""
@@ -189,7 +196,8 @@ def import_(
             except ValueError:
                 said = f"{input_shape} is no shape" if input_shape else "is missing"
                 raise click.UsageError(f"--input-shape {said}: give for example 1,112,92") from None
-            draft = Draft(name, version, shape, *bounds, deterministic, description)
+            accepted = () if payload == "none" else tuple(payload.split(","))
+            draft = Draft(name, version, shape, *bounds, deterministic, description, accepted_dtypes=accepted)
             card = host(find_model(source), repository, draft)
     click.echo(f"{card.id}: {card.parameters} parameters, {card.classes} classes, sha256 {card.archive_sha256}")
 

@@ -17,6 +17,7 @@ import numpy as np
 from oracle_server.answering import Answering
 from oracle_server.errors import Refusal
 from oracle_server.hosted import Hosted, Models
+from oracle_server.inputs import to_float32
 from oracle_server.ledger import Key, SqliteLedger
 from oracle_server.models.card import Card
 from oracle_server.scheduler import Scheduler
@@ -25,10 +26,12 @@ from oracle_server.threat_model import Contract
 from protos.codec import encode
 from protos.mirage.v1 import oracle_pb2 as pb
 
-__all__ = ["ARCHIVE", "CARD", "FAILS", "MAX_ROWS", "SlowLedger", "World", "inputs", "request_id", "world"]
+__all__ = ["ARCHIVE", "CARD", "FAILS", "MAX_ROWS", "PAYLOAD", "SlowLedger", "World", "inputs", "request_id", "world"]
 
 ARCHIVE = b"archive" * 300_000  # more than one chunk of a download
-CARD = Card("m", "1", (3,), 0.0, 1.0, 4, 12, len(ARCHIVE), hashlib.sha256(ARCHIVE).hexdigest(), "2.14.1")
+PAYLOAD = ("uint8", "float16")
+SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
+CARD = Card("m", "1", (3,), 0.0, 1.0, 4, 12, len(ARCHIVE), SHA256, "2.14.1", accepted_dtypes=PAYLOAD)
 WEIGHTS = np.random.default_rng(0).normal(0, 3, (3, 4)).astype(np.float32)
 MAX_ROWS = 5  # in one request
 FAILS = 0.25
@@ -44,7 +47,8 @@ class Model:
 
     def logits(self, requests: list[np.ndarray]) -> list[np.ndarray]:
         self.passes += 1
-        return [np.where(rows[:, :1] == FAILS, np.nan, rows @ WEIGHTS) for rows in requests]
+        values = [to_float32(rows, CARD) for rows in requests]
+        return [np.where(rows[:, :1] == FAILS, np.nan, rows @ WEIGHTS) for rows in values]
 
 
 class SlowLedger(SqliteLedger):

@@ -55,6 +55,8 @@ class Draft:
             raise ModelRefused(
                 f"{list(self.input_shape)} is no shape of a row: give --input-shape 1,112,92 for example"
             )
+        if unknown := set(self.accepted_dtypes) - {"uint8", "float16"}:
+            raise ModelRefused(f"inputs are never {', '.join(sorted(unknown))}: give --payload uint8,float16, or none")
 
 
 def find_model(source: str) -> nn.Module | Path:

@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from protos.mirage.v1 import oracle_pb2 as pb
+from protos.mirage.v1.tensor_pb2 import DTYPE_FLOAT16, DTYPE_UINT8
 from tests.fuzz.targets import HEADERS
 
 __all__ = ["MUTATORS", "Mutator"]
@@ -21,6 +22,11 @@ Mutator = Callable[[bytes, random.Random], bytes]
 
 _NUMBERS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 64, 255, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, -1, -3, -(2**63))
 _FLOATS = (b"\0\0\0\0", b"\0\0\x80?", b"\0\0\x80>", b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff", b"\1\0\0\x80")
+# dtype and values: float16 0, 1, 1/4, NaN, -NaN, infinity, 65504, -2^-24; uint8
+_PAYLOADS = (
+    (DTYPE_FLOAT16, (b"\0\0", b"\0<", b"\x004", b"\0~", b"\1\xff", b"\0|", b"\xff{", b"\1\x80")),
+    (DTYPE_UINT8, (b"\0", b"\1", b"\x7f", b"\xff")),
+)
 
 
 def garble(data: bytes, draw: random.Random) -> bytes:
@@ -47,7 +53,7 @@ def request(data: bytes, draw: random.Random) -> bytes:
         message = pb.PredictRequest.FromString(data)
     except DecodeError:
         return garble(data, draw)
-    tensor, kind = message.inputs, draw.randrange(9)
+    tensor, kind = message.inputs, draw.randrange(10)
     if kind == 0:
         message.request_id = draw.randbytes(draw.choice((0, 15, 16, 16, 16, 16, 64, 65)))
     elif kind == 1:
@@ -66,6 +72,9 @@ def request(data: bytes, draw: random.Random) -> bytes:
         tensor.data = garble(tensor.data, draw)
     elif kind == 7:
         message.model = draw.choice(("", "m", "m/1", "m/2", "M", "other", "../m", "m/1/", "\0", "é" * 40))
+    elif kind == 8:
+        rows, (code, values) = draw.randrange(7), draw.choice(_PAYLOADS)
+        tensor.dtype, tensor.shape[:], tensor.data = code, [rows, 3], b"".join(draw.choices(values, k=3 * rows))
     else:
         return garble(message.SerializeToString(), draw)
     return message.SerializeToString()

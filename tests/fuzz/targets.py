@@ -27,7 +27,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from oracle_server.errors import Reason, Refusal
 from oracle_server.guard import Guard, new_token
-from oracle_server.inputs import decode_inputs
+from oracle_server.inputs import decode_inputs, to_float32
 from oracle_server.ledger import Key
 from oracle_server.threat_model import Access, Contract
 from protos import archive as archives
@@ -64,7 +64,8 @@ def codec() -> Iterator[Target]:
         assert 1 <= len(rows) <= MAX_ROWS
         assert rows.nbytes == len(request.inputs.data)
         assert not rows.flags.owndata
-        assert 0 <= rows.min() <= rows.max() <= 1
+        values = to_float32(rows, CARD)
+        assert 0 <= values.min() <= values.max() <= 1
         return "ANSWERED"
 
     yield run

@@ -32,13 +32,14 @@ def row(*values: float) -> np.ndarray:
     return np.float32([values])
 
 
-WANTED = "send a batch of float32 rows of shape [3]"
+DTYPES = "float32, uint8 or float16 rows"
+WANTED = f"send a batch of {DTYPES} of shape [3]"
 BAD = [
     (request(inputs(1), b"x" * 15), Reason.BAD_INPUT, "the request id has 15 bytes: send 16 to 64"),
     (request(inputs(1), b"x" * 65), Reason.BAD_INPUT, "the request id has 65 bytes: send 16 to 64"),
     (request(inputs(1), b""), Reason.BAD_INPUT, "the request id has 0 bytes"),
-    (pb.PredictRequest(request_id=request_id(1)), Reason.BAD_INPUT, "inputs have dtype unknown: send float32 rows"),
-    (request(inputs(1).astype(float)), Reason.BAD_INPUT, "inputs have dtype float64: send float32 rows of shape [3]"),
+    (pb.PredictRequest(request_id=request_id(1)), Reason.BAD_INPUT, f"inputs have dtype unknown: send {DTYPES}"),
+    (request(inputs(1).astype(float)), Reason.BAD_INPUT, f"inputs have dtype float64: send {DTYPES} of shape [3]"),
     (request(inputs(1)[:, :2]), Reason.BAD_INPUT, f"inputs have shape [1, 2]: {WANTED}"),
     (request(inputs(1)[0]), Reason.BAD_INPUT, f"inputs have shape [3]: {WANTED}"),
     (request(inputs(1)[..., None]), Reason.BAD_INPUT, f"inputs have shape [1, 3, 1]: {WANTED}"),
@@ -57,6 +58,14 @@ BAD = [
         request(row(0, 1.5, 1)),
         Reason.BAD_INPUT,
         "inputs lie in [0, 1.5]: values outside [0, 1] are not answered",
+    ),
+    (request(row(0, 1.5, 1).astype(np.float16)), Reason.BAD_INPUT, "inputs lie in [0, 1.5]: values outside [0, 1]"),
+    (request(row(0, float("-nan"), 1).astype(np.float16)), Reason.BAD_INPUT, "inputs hold a value that is not finite"),
+    (request(row(0, 0, 0).astype(np.int64)), Reason.BAD_INPUT, "inputs have dtype int64: send float32, uint8 or"),
+    (
+        request(tensor_pb2.Tensor(dtype=4, shape=[1, 3], data=bytes(4))),
+        Reason.BAD_INPUT,
+        "tensor header asks for 3 bytes but 4 came",
     ),
     (
         request(row(-0.25, 0.5, 1)),

@@ -123,6 +123,27 @@ def test_both_ways_of_serving_agree_with_the_module(
             check_rows(host(name, batch, deterministic).logits, rows, wanted, WHOLE, 1e-5)
 
 
+@pytest.mark.parametrize(("deterministic", "within"), [(True, 0.0), (False, 1e-5)])
+def test_callers_of_one_pass_may_send_what_they_like(
+    deterministic: bool, within: float, host: Callable[[str, int, bool], NeuralModel]
+) -> None:
+    """uint8, float16 and float32 rows of the same values, side by side in one forward pass."""
+    model = host("softmax", 16, deterministic)
+    levels = (pool("softmax") * 4).astype(np.uint8) * np.uint8(85)  # multiples of 1/3, and 0 and 1 are float16, too
+    levels[12:] = np.where(levels[12:] > 100, 255, 0)
+    rows = levels / np.float32(255)
+    expected = alone(model, rows)
+
+    def mixed(requests: Sequence[np.ndarray]) -> list[np.ndarray]:
+        small = [(request * 255).round().astype(np.uint8) for request in requests[::2]]
+        return model.logits([small.pop(0) if n % 2 == 0 else request for n, request in enumerate(requests)])
+
+    check_rows(mixed, rows, expected, [[0, 1, 2], [3], [4, 5], [7, 6], [8, 1], list(range(9, POOL))], within)
+    halves = [rows[12:14].astype(np.float16), rows[:2], levels[14:17], rows[17:].astype(np.float16)]
+    found = np.concatenate(model.logits(halves))
+    check_rows(lambda _: [found], rows, expected, [[12, 13, 0, 1, *range(14, POOL)]], within)
+
+
 def test_broken_models_are_caught(host: Callable[[str, int, bool], NeuralModel]) -> None:
     model, rows = host("softmax", 16, True), pool("softmax")
     expected = alone(model, rows)

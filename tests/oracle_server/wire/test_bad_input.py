@@ -8,11 +8,11 @@ import pytest
 
 from protos.codec import encode
 from protos.mirage.v1 import oracle_pb2 as pb
-from protos.mirage.v1.tensor_pb2 import DTYPE_FLOAT32, DType, Tensor
+from protos.mirage.v1.tensor_pb2 import DTYPE_FLOAT16, DTYPE_FLOAT32, DTYPE_UINT8, DType, Tensor
 from tests.serving import Caller, Server, assert_refused, inputs, refused
 
 PREDICT = "/mirage.v1.Oracle/Predict"
-WANTED = "float32 rows of shape [1, 8, 6]"
+WANTED = "float32, uint8 or float16 rows of shape [1, 8, 6]"
 ID = b"0123456789abcdef"
 
 
@@ -25,9 +25,9 @@ def lying(shape: tuple[int, ...], size: int = 576, dtype: DType = DTYPE_FLOAT32)
     return pb.PredictRequest(request_id=ID, inputs=Tensor(dtype=dtype, shape=shape, data=bytes(size)))
 
 
-def with_value(value: float) -> pb.PredictRequest:
+def with_value(value: float, dtype: str = "float32") -> pb.PredictRequest:
     """Rows between 1/4 and 1/2, but for one value."""
-    rows = inputs(3) / 4 + 0.25
+    rows = inputs(3).astype(dtype) / 4 + 0.25
     rows[0, 0, 0, 0], rows[1, 0, 0, 0], rows[2, 0, 7, 5] = 0.25, 0.5, value
     return asked(rows)
 
@@ -39,6 +39,7 @@ BYTES = "tensor header asks for {} bytes but {} came"
 FINITE = "inputs hold a value that is not finite"
 RANGE = "inputs lie in [{}, {}]: values outside [0, 1] are not answered"
 ID_BYTES = "the request id has {} bytes: send 16 to 64 that no other request of this key has"
+WIDE = "65 rows in one request: send at most 64"
 OTHER = "this key is for the model linear/1 and no other"
 BAD = ("INVALID_ARGUMENT", "BAD_INPUT")
 DENIED = ("PERMISSION_DENIED", "OTHER_MODEL")
@@ -50,7 +51,6 @@ CASES = {
     "a scalar": (lying((), 4), *BAD, SHAPE.format([])),
     "float64": (asked(inputs(3).astype(np.float64)), *BAD, DTYPE.format("float64")),
     "int64": (asked(inputs(3).astype(np.int64)), *BAD, DTYPE.format("int64")),
-    "uint8": (asked(inputs(3).astype(np.uint8)), *BAD, DTYPE.format("uint8")),
     "no dtype": (lying((3, 1, 8, 6), dtype=0), *BAD, DTYPE.format("unknown")),
     "a dtype of the future": (lying((3, 1, 8, 6), dtype=99), *BAD, DTYPE.format("unknown")),
     "nan": (with_value(np.nan), *BAD, FINITE),
@@ -60,8 +60,18 @@ CASES = {
     "below the range": (with_value(-0.125), *BAD, RANGE.format("-0.125", "0.5")),
     "just above": (with_value(np.nextafter(np.float32(1), np.float32(2))), *BAD, RANGE.format("0.25", "1.00000012")),
     "just below": (with_value(-1e-45), *BAD, RANGE.format("-1.40129846e-45", "0.5")),
+    "float16 nan": (with_value(np.nan, "float16"), *BAD, FINITE),
+    "float16 nan with a sign": (with_value(-np.nan, "float16"), *BAD, FINITE),
+    "float16 infinity": (with_value(np.inf, "float16"), *BAD, FINITE),
+    "float16 minus infinity": (with_value(-np.inf, "float16"), *BAD, FINITE),
+    "float16 above the range": (with_value(1.5, "float16"), *BAD, RANGE.format("0.25", "1.5")),
+    "float16 just below": (with_value(-6e-8, "float16"), *BAD, RANGE.format("-5.96046448e-08", "0.5")),
+    "uint8 and the bytes of float32": (lying((3, 1, 8, 6), 576, DTYPE_UINT8), *BAD, BYTES.format(144, 576)),
+    "float32 and the bytes of uint8": (lying((3, 1, 8, 6), 144), *BAD, BYTES.format(576, 144)),
+    "float16 and the bytes of uint8": (lying((3, 1, 8, 6), 144, DTYPE_FLOAT16), *BAD, BYTES.format(288, 144)),
+    "a wide batch of uint8": (lying((65, 1, 8, 6), 3120, DTYPE_UINT8), BAD[0], "TOO_MANY_ROWS", WIDE),
     "an empty batch": (asked(inputs(0)), *BAD, "the batch is empty: send at least one row"),
-    "a wide batch": (asked(inputs(65)), BAD[0], "TOO_MANY_ROWS", "65 rows in one request: send at most 64"),
+    "a wide batch": (asked(inputs(65)), BAD[0], "TOO_MANY_ROWS", WIDE),
     "no tensor": (pb.PredictRequest(request_id=ID), *BAD, DTYPE.format("unknown")),
     "too few bytes": (lying((3, 1, 8, 6), 575), *BAD, BYTES.format(576, 575)),
     "too many bytes": (lying((3, 1, 8, 6), 577), *BAD, BYTES.format(576, 577)),
