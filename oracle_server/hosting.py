@@ -17,6 +17,7 @@ import torch
 
 from oracle_server.hosted import Hosted, Models
 from oracle_server.inputs import largest_batch
+from oracle_server.metrics import UNCOUNTED, Metrics
 from oracle_server.models.card import Card
 from oracle_server.models.features import FeatureModel
 from oracle_server.models.neural import NeuralModel
@@ -46,6 +47,7 @@ class Hosting:
     max_rows: int
     max_waiting: int
     message_bytes: int
+    metrics: Metrics = UNCOUNTED
 
 
 def host_all(repository: Repository, hosting: Hosting, upstreams: Sequence[Upstream] = ()) -> Models:
@@ -98,7 +100,7 @@ def _host(folder: Path, repository: Repository, hosting: Hosting, elsewhere: Map
         raise ValueError(f"{card.id} is a model that runs elsewhere: say where, --upstream {card.id}=ADDRESS")
     model.warm_up()
     rows = largest_batch(card, hosting.message_bytes, hosting.max_rows)
-    return Hosted(card, archive, Scheduler(model, hosting.max_waiting), rows)
+    return Hosted(card, archive, Scheduler(model, hosting.max_waiting, hosting.metrics), rows)
 
 
 def _check_files(archive: Path, card: Card, repository: Repository) -> None:

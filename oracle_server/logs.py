@@ -11,6 +11,7 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from typing import Any
 
 from oracle_server.ledger import Key
 
-__all__ = ["Call", "JsonFormatter", "TextFormatter", "begin_call", "call_under_way"]
+__all__ = ["FORMATTERS", "Call", "begin_call", "call_under_way"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Call:
         fields |= {"request_id": self.request_id.hex(), "rows": self.rows, "status": status, "reason": reason}
         times = {"queue_ms": self.queued, "compute_ms": self.computed, "total_ms": time.perf_counter() - self.began}
         fields |= {name: round(seconds * 1e3, 3) for name, seconds in times.items() if seconds is not None}
-        _LOG.info("call", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
+        _LOG.info("request", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
 
 
 _CALL: ContextVar[Call | None] = ContextVar("call", default=None)
@@ -77,8 +78,8 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object with `time` (UTC, ISO 8601), `level`, `event` (the message; `call` for a call), the fields of a call,
-    and `exception`, a traceback, where there is one.
+    """An object with `time` (UTC, ISO 8601), `level`, `event` (the message; `request` for a call), the fields of a
+    call, and `exception`, a traceback, where there is one.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -91,6 +92,9 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+FORMATTERS: Mapping[str, Callable[[], logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
