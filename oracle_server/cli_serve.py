@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import click
 
 from oracle_server.cli_common import AUDIT_KEY, ROOT, one_sentence
 from oracle_server.ledger import SqliteLedger
+from oracle_server.logs import FORMATTERS
+from oracle_server.metrics import UNCOUNTED
 from oracle_server.operator import ledger_path
+from oracle_server.prometheus import Prometheus, metrics_listener
 from oracle_server.server import ServeOptions, serve, write_address
 from oracle_server.transport import TlsFiles
 from oracle_server.upstream import Upstream
@@ -43,6 +47,12 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--reflection", is_flag=True, help="Serve gRPC reflection.")
 @click.option(
+    "--open-inference/--no-open-inference",
+    default=True,
+    show_default=True,
+    help="Answer clients of the Open Inference Protocol (KServe V2), too, under the same keys and contracts.",
+)
+@click.option(
     "--grace",
     default=10.0,
     show_default=True,
@@ -56,6 +66,17 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
     metavar="NAME=ADDRESS[?FACT=VALUE&...]",
     help="Put keys and contracts in front of a model that runs elsewhere; may be repeated. See below.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Metrics for Prometheus on a port of their own; 0 picks one.",
+)
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address of the metrics; loopback only.")
+@click.option(
+    "--metrics-beyond-loopback", is_flag=True, help="Show the metrics on other addresses too: they need no key."
+)
+@click.option("--log-format", type=click.Choice(list(FORMATTERS)), default="text", show_default=True)
+@click.option("--log-requests", is_flag=True, help="A line in the log for each call, without inputs or answers.")
 @AUDIT_KEY
 @click.option(
     "--adopt-ledger",
@@ -69,6 +90,10 @@ def serve_(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     upstreams: tuple[str, ...],
+    metrics_port: int | None,
+    metrics_host: str,
+    metrics_beyond_loopback: bool,
+    log_format: str,
     **options: Any,
 ) -> None:
     """Serve every model below --root until SIGTERM.
@@ -85,22 +110,32 @@ def serve_(
     if tls_client_ca is not None and tls_certificate is None:
         raise click.UsageError("--tls-client-ca needs --tls-certificate and --tls-key")
     tls = TlsFiles(tls_certificate, tls_key, tls_client_ca) if tls_certificate and tls_key else None
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(FORMATTERS[log_format]())
     with one_sentence():
         proxied = tuple(Upstream.parse(text) for text in upstreams)
         if twice := {one.model for one in proxied if [other.model for other in proxied].count(one.model) > 1}:
             raise click.UsageError(f"--upstream {min(twice)} is there twice: a model has one")
         if options["threads"] < 1 or options["batch"] < 1 or options["max_rows"] < 1:
             raise click.UsageError("--threads, --batch and --max-rows must be at least 1")
-        ledger = SqliteLedger(ledger_path(options["root"]), audit_key, adopt_ledger)
-        with contextlib.closing(ledger), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            metrics, metrics_address = UNCOUNTED, None
+            if metrics_port is not None:
+                listener = metrics_listener(metrics_host, metrics_port, metrics_beyond_loopback)
+                metrics = Prometheus(stack.enter_context(listener))
+                metrics_address = metrics.address
+            ledger = SqliteLedger(ledger_path(options["root"]), audit_key, adopt_ledger, metrics)
+            stack.enter_context(contextlib.closing(ledger))
             ledger.open_chain()
 
             def started(address: str) -> None:
-                stack.callback(write_address(options["root"], address))
+                stack.callback(write_address(options["root"], address, metrics_address))
                 click.echo(f"serving on {address}")
+                if metrics_address:
+                    click.echo(f"metrics on http://{metrics_address}/metrics")
 
             try:
-                asyncio.run(serve(ServeOptions(tls=tls, upstreams=proxied, **options), ledger, started))
+                asyncio.run(serve(ServeOptions(tls=tls, upstreams=proxied, **options), ledger, started, metrics))
             finally:  # what is left takes a moment, and a second signal does not cut it short
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_IGN)

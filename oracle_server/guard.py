@@ -14,10 +14,9 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from oracle_server.detections import refuse_suspended
@@ -26,6 +25,7 @@ from oracle_server.ledger import Key, Ledger
 from oracle_server.logs import begin_call, call_under_way
 from oracle_server.metrics import UNCOUNTED, Metrics
 from oracle_server.threat_model import POLICY, Caller
+from protos.inference.codec import InferRequest
 
 __all__ = ["Guard", "RequestType", "new_token"]
 
@@ -40,14 +40,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 # A handler gets the parsed request and the key; behind the Unix socket, and of anybody, there is no key.
 Unary = Callable[[Any, Any], Awaitable[Message]]
 Stream = Callable[[Any, Any], AsyncGenerator[Message, None]]
-
-
-class RequestType(Protocol):
-    """What makes a request of bytes: a type of messages, or what reads one in another way."""
-
-    DESCRIPTOR: Descriptor
-
-    def FromString(self, data: bytes) -> Any: ...  # noqa: N802 - protobuf's name
+RequestType = type[Message] | type[InferRequest]
 
 
 def new_token(key_id: str | None = None) -> tuple[str, str, bytes]:
@@ -60,23 +53,23 @@ def new_token(key_id: str | None = None) -> tuple[str, str, bytes]:
 
 class Guard:
     """Wraps handlers into grpc method handlers. `operator` is True for the server behind the Unix socket; with
-    `log_calls` each call gets a line in the log.
+    `log_requests` each call gets a line in the log.
     """
 
     def __init__(
-        self, ledger: Ledger, *, operator: bool = False, metrics: Metrics = UNCOUNTED, log_calls: bool = False
+        self, ledger: Ledger, *, operator: bool = False, metrics: Metrics = UNCOUNTED, log_requests: bool = False
     ) -> None:
         self._ledger = ledger
         self._operator = operator
         self._metrics = metrics
-        self._log_calls = log_calls
+        self._log_requests = log_requests
         self._started = time.time() - time.monotonic()
 
     def unary(self, rpc: str, request_type: RequestType, handler: Unary) -> grpc.RpcMethodHandler[Any, Any]:
         count = self._metrics.calls(rpc)
 
         async def call(data: bytes, context: Context) -> bytes:
-            with _Ending(rpc, context, count, self._log_calls):
+            with _Ending(rpc, context, count, self._log_requests):
                 request, key = self._admit(rpc, request_type, data, context)
                 return (await handler(request, key)).SerializeToString()
             return b""  # after a refusal; not sent
@@ -94,7 +87,7 @@ class Guard:
             task.add_done_callback(closing.discard)
 
         async def call(data: bytes, context: Context) -> AsyncIterator[bytes]:
-            with _Ending(rpc, context, count, self._log_calls):
+            with _Ending(rpc, context, count, self._log_requests):
                 request, key = self._admit(rpc, request_type, data, context)
                 messages = handler(request, key)
                 context.add_done_callback(lambda _: end(messages))  # type: ignore[arg-type] # its stub is no protocol
@@ -171,9 +164,11 @@ class _Ending:
 
     __slots__ = ("_context", "_count", "_logged", "_rpc")
 
-    def __init__(self, rpc: str, context: Context, count: Callable[[str, str | None], None], log_calls: bool) -> None:
+    def __init__(
+        self, rpc: str, context: Context, count: Callable[[str, str | None], None], log_requests: bool
+    ) -> None:
         self._rpc, self._context, self._count = rpc, context, count
-        self._logged = begin_call(rpc) if log_calls else None
+        self._logged = begin_call(rpc) if log_requests else None
 
     def __enter__(self) -> None: ...
 

@@ -11,36 +11,40 @@ import os
 import re
 import resource
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
 import torch
-from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from oracle_server.answering import Answering
-from oracle_server.guard import Guard
+from oracle_server.guard import Guard, RequestType
 from oracle_server.hosting import Hosting, NothingToServe, host_all
 from oracle_server.ledger import Ledger
+from oracle_server.metrics import UNCOUNTED, Metrics
 from oracle_server.models.neural import choose_device
 from oracle_server.models.repository import Repository
+from oracle_server.open_inference import OpenInference
 from oracle_server.operator import Operator, admin_socket
 from oracle_server.service import OracleService
 from oracle_server.threat_model import check_policy
 from oracle_server.transport import ServerError, TlsFiles, listen
 from oracle_server.upstream import Upstream
+from protos.inference import open_inference_pb2
+from protos.inference.codec import InferRequest
 from protos.mirage.v1 import admin_pb2, oracle_pb2
 
 __all__ = ["ServeOptions", "serve", "write_address"]
 
 _LOG = logging.getLogger(__name__)
-_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 _CONNECTIONS = [  # what a connection may cost that asks for nothing, or takes no answer
     ("grpc.max_concurrent_streams", 1_000),  # calls under way on one; a client keeps more to itself
     ("grpc.server.max_pending_requests", 20_000),  # that came faster than they are taken up: beyond a thousand gRPC
@@ -70,13 +74,20 @@ class ServeOptions:
     tls: TlsFiles | None = None
     plain_text_beyond_loopback: bool = False
     reflection: bool = False
+    open_inference: bool = True
     grace: float = 10.0
+    log_requests: bool = False
     upstreams: tuple[Upstream, ...] = ()
 
 
-async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], None] = lambda address: None) -> None:
+async def serve(
+    options: ServeOptions,
+    ledger: Ledger,
+    started: Callable[[str], None] = lambda address: None,
+    metrics: Metrics = UNCOUNTED,
+) -> None:
     """Serve until SIGTERM or SIGINT. `started` gets the address once health says SERVING. The caller closes the
-    ledger.
+    ledger, which tells `metrics` of what it writes if it was given them, too.
     """
     _as_many_connections_as_allowed()
     torch.set_num_threads(options.threads)
@@ -85,25 +96,37 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     repository = Repository(options.root)
     hosting = Hosting(
-        choose_device(options.device), options.batch, options.max_rows, options.max_waiting, options.message_bytes
+        choose_device(options.device),
+        options.batch,
+        options.max_rows,
+        options.max_waiting,
+        options.message_bytes,
+        metrics,
     )
     try:
         models = host_all(repository, hosting, options.upstreams)
     except NothingToServe as error:
         raise ServerError(str(error)) from error
-    answering = Answering(ledger)
+    answering = Answering(ledger, metrics)
+    guard = Guard(ledger, metrics=metrics, log_requests=options.log_requests)
     oracle, admin = _server(options), _server(options)
     health_service = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_service, oracle)
     descriptor = oracle_pb2.DESCRIPTOR.services_by_name["Oracle"]
     served = [descriptor, health_pb2.DESCRIPTOR.services_by_name["Health"]]
-    _register(oracle, descriptor, OracleService(ledger, models, answering), Guard(ledger))
+    _register(oracle, descriptor, OracleService(ledger, models, answering), guard)
+    open_inference = OpenInference(models, answering)
+    if options.open_inference:
+        descriptor = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+        served.append(descriptor)
+        _register(oracle, descriptor, open_inference, guard, {"ModelInfer": InferRequest})
+    if options.reflection:
+        served.append(_reflect(oracle, served))
     descriptor = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
     served.append(descriptor)
     operators = _AdminService(Operator(ledger, repository), answering.settle)
-    _register(admin, descriptor, operators, Guard(ledger, operator=True))
-    if options.reflection:
-        served.append(_reflect(oracle))
+    guard = Guard(ledger, operator=True, metrics=metrics, log_requests=options.log_requests)
+    _register(admin, descriptor, operators, guard)
     check_policy(f"/{service.full_name}/{method.name}" for service in served for method in service.methods)
     address = listen(oracle, options.host, options.port, options.tls, options.plain_text_beyond_loopback)
     socket = admin_socket(options.root)
@@ -113,6 +136,7 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
         admin.add_insecure_port(f"unix:{socket}")
     finally:
         os.umask(previous)
+    await metrics.start()
     await admin.start()
     await oracle.start()
     await health_service.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -121,10 +145,12 @@ async def serve(options: ServeOptions, ledger: Ledger, started: Callable[[str], 
         await _stopped(stop, oracle, admin)
         _LOG.info("stopping: calls in flight have %g s", options.grace)
     finally:
+        open_inference.ready = False
         await health_service.enter_graceful_shutdown()
         await asyncio.gather(oracle.stop(options.grace), admin.stop(options.grace))
         await answering.drain()
         await models.close()
+        await metrics.stop()
         socket.unlink(missing_ok=True)
 
 
@@ -159,26 +185,43 @@ def _server(options: ServeOptions) -> grpc.aio.Server:
     )
 
 
-def _register(server: grpc.aio.Server, descriptor: ServiceDescriptor, handlers: Any, guard: Guard) -> None:
-    """Every method of the service, guarded, parsed by nobody before the guard."""
+def _register(
+    server: grpc.aio.Server,
+    descriptor: ServiceDescriptor,
+    handlers: Any,
+    guard: Guard,
+    request_types: Mapping[str, RequestType] = MappingProxyType({}),
+) -> None:
+    """Every method of the service, guarded, parsed by nobody before the guard; `request_types` are those of methods
+    whose requests are not read as protobuf reads them.
+    """
     methods = {}
     for method in descriptor.methods:
         rpc = f"/{descriptor.full_name}/{method.name}"
-        request_type: type[Message] = GetMessageClass(method.input_type)
+        request_type = request_types.get(method.name) or GetMessageClass(method.input_type)
         handler = getattr(handlers, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
         wrap = guard.stream if method.server_streaming else guard.unary
         methods[method.name] = wrap(rpc, request_type, handler)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(descriptor.full_name, methods),))
 
 
-def _reflect(server: grpc.aio.Server) -> ServiceDescriptor:
+def _reflect(server: grpc.aio.Server, served: Iterable[ServiceDescriptor]) -> ServiceDescriptor:
     try:
         from grpc_reflection.v1alpha import reflection, reflection_pb2
     except ImportError:
         raise ServerError("--reflection needs the extra: pip install 'mirage-range[reflection]'") from None
-    reflection.enable_server_reflection(["mirage.v1.Oracle", "grpc.health.v1.Health", _REFLECTION], server)
     service: ServiceDescriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+    services, pool = [*served, service], DescriptorPool()  # since not all lie in the common one
+    for one in services:
+        _add(one.file, pool)
+    reflection.enable_server_reflection([one.full_name for one in services], server, pool)
     return service
+
+
+def _add(file: FileDescriptor, pool: DescriptorPool) -> None:
+    for dependency in file.dependencies:
+        _add(dependency, pool)
+    pool.AddSerializedFile(file.serialized_pb)
 
 
 class _AdminService:
@@ -214,10 +257,13 @@ class _AdminService:
             yield batch
 
 
-def write_address(root: Path, address: str) -> Callable[[], None]:
-    """Leave `server.json` for those who wait for the server; returns what removes it."""
+def write_address(root: Path, address: str, metrics: str | None = None) -> Callable[[], None]:
+    """Leave `server.json` for those who wait for the server, with the address of its metrics if it has any; returns
+    what removes it.
+    """
+    told = {"address": address, "pid": os.getpid()} | ({"metrics": metrics} if metrics else {})
     path = root / "server.json"
     new = path.with_suffix(".new")
-    new.write_text(json.dumps({"address": address, "pid": os.getpid()}) + "\n")
+    new.write_text(json.dumps(told) + "\n")
     new.replace(path)
     return lambda: path.unlink(missing_ok=True)

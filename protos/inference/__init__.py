@@ -1,9 +1,9 @@
-"""The Open Inference Protocol (KServe V2), as far as this server speaks it. `python -m protos.inference`, a part of `make
-proto`, gives its messages a descriptor pool of their own.
+"""The Open Inference Protocol (KServe V2), as far as it is spoken here.
 
-Every package that speaks this protocol registers the same names, `inference.ModelInferRequest` for one, in protobuf's
-default pool, which takes each name once: whoever is imported second fails. So that a process may hold another's stubs
-beside ours, `tritonclient` for one, ours stay out of it.
+`python -m protos.inference`, a part of `make proto`, gives its messages a descriptor pool of their own. Every package
+that speaks this protocol registers the same names, `inference.ModelInferRequest` for one, in protobuf's default pool,
+which takes each name once: whoever is imported second fails. So that a process may hold another's stubs beside ours,
+`tritonclient` for one, ours stay out of it.
 """
 
 from __future__ import annotations
