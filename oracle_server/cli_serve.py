@@ -119,20 +119,19 @@ def serve_(
         if options["threads"] < 1 or options["batch"] < 1 or options["max_rows"] < 1:
             raise click.UsageError("--threads, --batch and --max-rows must be at least 1")
         with contextlib.ExitStack() as stack:
-            metrics, metrics_address = UNCOUNTED, None
+            metrics = UNCOUNTED
             if metrics_port is not None:
                 listener = metrics_listener(metrics_host, metrics_port, metrics_beyond_loopback)
                 metrics = Prometheus(stack.enter_context(listener))
-                metrics_address = metrics.address
             ledger = SqliteLedger(ledger_path(options["root"]), audit_key, adopt_ledger, metrics)
             stack.enter_context(contextlib.closing(ledger))
             ledger.open_chain()
 
             def started(address: str) -> None:
-                stack.callback(write_address(options["root"], address, metrics_address))
+                stack.callback(write_address(options["root"], address, metrics.address))
                 click.echo(f"serving on {address}")
-                if metrics_address:
-                    click.echo(f"metrics on http://{metrics_address}/metrics")
+                if metrics.address:
+                    click.echo(f"metrics on http://{metrics.address}/metrics")
 
             try:
                 asyncio.run(serve(ServeOptions(tls=tls, upstreams=proxied, **options), ledger, started, metrics))

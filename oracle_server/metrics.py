@@ -22,7 +22,12 @@ class Passes:
 
 
 class Metrics:
-    """What a server tells, from any of its threads. This one counts nothing, and nobody is shown it."""
+    """What a server tells, from any of its threads. This one counts nothing, and nobody is shown it.
+
+    address  host:port where the figures are shown
+    """
+
+    address: str | None = None
 
     def calls(self, rpc: str) -> Callable[[str, str | None], None]:
         """What is told how each call of a method ended: its gRPC status and, if it was refused, the reason."""

@@ -78,16 +78,13 @@ class _CountedPasses(Passes):
 
 
 class Prometheus(Metrics):
-    """Counts in a registry of its own, and shows it on `listener`, which `stop` closes.
-
-    address  host:port of the listener
-    """
+    """Counts in a registry of its own, and shows it on `listener`, which `stop` closes."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         host, port = listener.getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], None] = {}  # the oldest is first
         disable_created_metrics()  # type: ignore[no-untyped-call] # for each counter, a second series that says little
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # processor time, memory, open files
@@ -144,25 +141,28 @@ class Prometheus(Metrics):
 
     async def stop(self) -> None:
         self._server.close()
-        for task in self._connections:
+        for task in list(self._connections):
             task.cancel()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request and one answer; nothing for whoever takes too long, says too much, or leaves."""
+        """One request and one answer; nothing for whoever takes too long, says too much, or leaves. One connection too
+        many ends the oldest: who says nothing keeps no scraper out.
+        """
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._connections[task] = None
+        if len(self._connections) > _CONNECTIONS:
+            next(iter(self._connections)).cancel()
         try:
             async with asyncio.timeout(_TIMEOUT):
-                if len(self._connections) <= _CONNECTIONS:
-                    writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
-                    writer.close()
-                    await writer.wait_closed()
+                writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
+                writer.close()
+                await writer.wait_closed()
         except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
             pass
         finally:
             writer.transport.abort()
-            self._connections.discard(task)
+            del self._connections[task]
 
     def _answer(self, request: bytes) -> bytes:
         """The HTTP answer to a request's head."""
