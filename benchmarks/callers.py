@@ -31,12 +31,14 @@ import grpc
 import numpy as np
 
 from protos.codec import serialize
+from protos.inference.open_inference_pb2 import ModelInferRequest
 from protos.mirage.v1 import oracle_pb2
 
 __all__ = ["PROTOCOLS", "Ask", "Callers", "Load", "Run", "noise"]
 
 Ask = Callable[[], Awaitable[object]]  # one request and its answer; an error ends the run
 _PREDICT = "/mirage.v1.Oracle/Predict"
+_MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Load:
     protocol  one of `PROTOCOLS`; `address` is host:port
     shape     of one row; `rows` of them, of `dtype`, are in a request
     keys      API keys, dealt out among the callers; nobody needs one where the protocol has none
-    model     the name of the model at an address that serves several and whose key does not say which
+    model     the name of the model where no key says which, or the path of an HTTP address
     """
 
     protocol: str
@@ -144,6 +146,49 @@ def _mirage(load: Load, stack: AsyncExitStack) -> list[Ask]:
     return [caller(number) for number in range(load.callers)]
 
 
+def _open_inference(load: Load, stack: AsyncExitStack) -> list[Ask]:
+    """KServe V2 over gRPC, with raw contents."""
+    images = noise((load.callers, load.rows, *load.shape), load.dtype)
+
+    def caller(number: int) -> Ask:
+        rows = ModelInferRequest.InferInputTensor(name="rows", datatype="FP32", shape=images[number].shape)
+        message = ModelInferRequest(
+            model_name=load.model, inputs=[rows], raw_input_contents=[images[number].tobytes()]
+        ).SerializeToString()
+        infer = _channel(load.address, number, stack).unary_unary(_MODEL_INFER)
+        return lambda: infer(message)
+
+    return [caller(number) for number in range(load.callers)]
+
+
+def _http(load: Load, stack: AsyncExitStack) -> list[Ask]:
+    """A POST of the rows' bytes to the path `model`, answered with bytes whose length is in the header."""
+    images = noise((load.callers, load.rows, *load.shape), load.dtype)
+    host, port = load.address.rsplit(":", 1)
+
+    def caller(number: int) -> Ask:
+        body, connection = images[number].tobytes(), None
+        head = f"POST {load.model} HTTP/1.1\r\nHost: {load.address}\r\nContent-Type: application/octet-stream\r\n"
+        message = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+        async def ask() -> bytes:
+            nonlocal connection
+            if connection is None:
+                connection = await asyncio.open_connection(host, int(port))
+                stack.callback(connection[1].close)
+            reader, writer = connection
+            writer.write(message)
+            header = (await reader.readuntil(b"\r\n\r\n")).lower()
+            if header.split(maxsplit=2)[1] != b"200":
+                raise RuntimeError(f"{load.address}{load.model} answered {header.decode()}")
+            length = header.partition(b"content-length:")[2].partition(b"\r\n")[0]
+            return await reader.readexactly(int(length))
+
+        return ask
+
+    return [caller(number) for number in range(load.callers)]
+
+
 def _channel(address: str, number: int, stack: AsyncExitStack) -> grpc.aio.Channel:
     """A connection of its own: channels with equal arguments would share one."""
     options = [("grpc.max_receive_message_length", -1), ("mirage.caller", number)]
@@ -153,7 +198,11 @@ def _channel(address: str, number: int, stack: AsyncExitStack) -> grpc.aio.Chann
 
 
 # A function connects all callers of a load and returns a request of each; what has to be closed goes on the stack.
-PROTOCOLS: dict[str, Callable[[Load, AsyncExitStack], list[Ask]]] = {"mirage": _mirage}
+PROTOCOLS: dict[str, Callable[[Load, AsyncExitStack], list[Ask]]] = {
+    "mirage": _mirage,
+    "open_inference": _open_inference,
+    "http": _http,
+}
 
 
 async def _run(asks: Sequence[Ask], seconds: float) -> dict[str, Any]:
