@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 from defenses.response import defend as make_defend
 from oracle_server import threat_model
 from oracle_server.threat_model import POLICY, Access, Caller, Contract, Defend, Released, check_policy, release
+from protos.inference import open_inference_pb2
 from protos.mirage.v1 import admin_pb2, oracle_pb2
 
 Release = Callable[[np.ndarray, Contract, Defend | None], Released]
@@ -202,6 +203,7 @@ SERVICES = [
     oracle_pb2.DESCRIPTOR.services_by_name["Oracle"],
     admin_pb2.DESCRIPTOR.services_by_name["Admin"],
     health_pb2.DESCRIPTOR.services_by_name["Health"],
+    open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
     reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
 ]
 RPCS = [f"/{service.full_name}/{method.name}" for service in SERVICES for method in service.methods]
@@ -211,8 +213,10 @@ def test_every_call_has_a_rule_and_every_rule_a_call() -> None:
     check_policy(RPCS)
     assert set(POLICY) - set(RPCS) <= {"/grpc.health.v1.Health/List"}  # not in every version of that package
     for rpc, rule in POLICY.items():
-        service = rpc.split("/")[1]
+        _, service, call = rpc.split("/")
         wanted = {"mirage.v1.Oracle": Caller.KEY, "mirage.v1.Admin": Caller.OPERATOR}.get(service, Caller.ANYBODY)
+        if service == "inference.GRPCInferenceService" and call.startswith("Model"):
+            wanted = Caller.KEY
         assert rule.caller is wanted, rpc
     assert POLICY["/mirage.v1.Oracle/Download"].access == {Access.WEIGHTS}
 

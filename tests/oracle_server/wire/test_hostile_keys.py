@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from oracle_server.operator import admin_socket
 from protos.codec import encode
+from protos.inference import open_inference_pb2 as inference
 from protos.mirage.v1 import admin_pb2 as admin
 from protos.mirage.v1 import oracle_pb2 as pb
 from tests.fixtures import Start
@@ -35,6 +36,7 @@ MODEL = "linear/1"
 SERVICES = {
     "port": (
         pb.DESCRIPTOR.services_by_name["Oracle"],
+        inference.DESCRIPTOR.services_by_name["GRPCInferenceService"],
         health_pb2.DESCRIPTOR.services_by_name["Health"],
         reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
     ),
@@ -63,11 +65,25 @@ def predict() -> pb.PredictRequest:
     return pb.PredictRequest(model=MODEL, request_id=secrets.token_bytes(16), inputs=encode(inputs(2)))
 
 
+def infer() -> inference.ModelInferRequest:
+    rows = inputs(2)
+    tensor = inference.ModelInferRequest.InferInputTensor(name="input", datatype="FP32", shape=rows.shape)
+    return inference.ModelInferRequest(model_name="linear", inputs=[tensor], raw_input_contents=[rows.tobytes()])
+
+
 TABLE = {
     "/mirage.v1.Oracle/Describe": Row(lambda: pb.DescribeRequest(model=MODEL), EVERYBODY),
     "/mirage.v1.Oracle/Predict": Row(predict, EVERYBODY),
     "/mirage.v1.Oracle/Download": Row(lambda: pb.DownloadRequest(model=MODEL), frozenset({"experimenter"})),
     "/mirage.v1.Oracle/Usage": Row(lambda: pb.UsageRequest(model=MODEL), EVERYBODY),
+    "/inference.GRPCInferenceService/ServerLive": Row(inference.ServerLiveRequest),
+    "/inference.GRPCInferenceService/ServerReady": Row(inference.ServerReadyRequest),
+    "/inference.GRPCInferenceService/ServerMetadata": Row(inference.ServerMetadataRequest),
+    "/inference.GRPCInferenceService/ModelReady": Row(lambda: inference.ModelReadyRequest(name="linear"), EVERYBODY),
+    "/inference.GRPCInferenceService/ModelMetadata": Row(
+        lambda: inference.ModelMetadataRequest(name="linear"), EVERYBODY
+    ),
+    "/inference.GRPCInferenceService/ModelInfer": Row(infer, EVERYBODY),
     "/mirage.v1.Admin/CreateKey": Row(lambda: admin.CreateKeyRequest(model=MODEL), then="BAD_CONTRACT"),
     "/mirage.v1.Admin/SetBudget": Row(lambda: admin.SetBudgetRequest(key_id="nobody"), then="NO_SUCH_KEY"),
     "/mirage.v1.Admin/RevokeKey": Row(lambda: admin.RevokeKeyRequest(key_id="nobody"), then="NO_SUCH_KEY"),
@@ -233,10 +249,10 @@ class Place:
                     got = (*got[:2], None)
                 assert got == wanted, f"{rpc} at the {listener} for {role}, key {name}"
                 answered += [rpc.rpartition("/")[2]] if got == ANSWERED else []
-        after = self.server.books()
-        assert self.passes - passes == answered.count("Predict")
-        assert after.logged - books.logged == 2 * answered.count("Predict")
-        assert after.lines - books.lines == answered.count("Predict") + answered.count("Download")
+        after, asked = self.server.books(), answered.count("Predict") + answered.count("ModelInfer")
+        assert self.passes - passes == asked
+        assert after.logged - books.logged == 2 * asked
+        assert after.lines - books.lines == asked + answered.count("Download")
 
 
 FORWARD = """

@@ -13,11 +13,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from oracle_server.inputs import largest_batch
 from oracle_server.models.card import Card
+from protos.inference.open_inference_pb2 import ServerLiveRequest
+from protos.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.fixtures import Start
 from tests.serving import Server, inputs
 
@@ -38,8 +41,25 @@ def test_reflection_when_asked_for(start: Start) -> None:
     assert sorted(services) == [
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
         "mirage.v1.Oracle",
     ]
+    described = DescriptorPool(ProtoReflectionDescriptorDatabase(server.channel))
+    for name in services:
+        assert described.FindServiceByName(name).methods
+    answer = described.FindMessageTypeByName("mirage.v1.PredictResponse")
+    assert set(answer.fields_by_name) >= {"labels", "receipt"}
+    assert "contents" in described.FindMessageTypeByName("inference.ModelInferRequest.InferInputTensor").fields_by_name
+
+
+def test_the_open_inference_protocol_can_be_left_out(start: Start) -> None:
+    server = start(options=("--no-open-inference", "--reflection"))
+    services = ProtoReflectionDescriptorDatabase(server.channel).get_services()
+    assert "mirage.v1.Oracle" in services
+    assert "inference.GRPCInferenceService" not in services
+    with pytest.raises(grpc.RpcError) as caught:
+        GRPCInferenceServiceStub(server.channel).ServerLive(ServerLiveRequest(), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_largest_batch_leaves_room_for_the_answers() -> None:
