@@ -91,9 +91,7 @@ async def serve(
     """
     _as_many_connections_as_allowed()
     torch.set_num_threads(options.threads)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = _set_by_signals()
     repository = Repository(options.root)
     hosting = Hosting(
         choose_device(options.device),
@@ -152,6 +150,21 @@ async def serve(
         await models.close()
         await metrics.stop()
         socket.unlink(missing_ok=True)
+
+
+def _set_by_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set. They do so until the process ends: asyncio's own handlers go with its loop,
+    and a second signal that came just then would kill the process.
+    """
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def told(*_: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
+    return stop
 
 
 async def _stopped(stop: asyncio.Event, *listeners: grpc.aio.Server) -> None:
