@@ -19,14 +19,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import attacker_kills, attacks, faults, fuzz, hostile, ledger, response_defence, server
-from benchmarks.common import IN_FLIGHT, THREADS, Rig, served
+from benchmarks import attacker_kills, attacks, faults, fuzz, hostile, ledger, payload, response_defence, speed
+from benchmarks.common import BATCH, IN_FLIGHT, THREADS, Rig, served
 from referee.atomic import write_atomically
 from referee.report.summary import Figure, read, write
 
 _RATIOS = {
+    "speed": speed.measure,
     "ledger": ledger.measure,
-    "server": server.measure,
+    "payload": payload.measure,
     "response_defence": response_defence.measure,
     "attacks": attacks.measure,
 }
@@ -58,7 +59,7 @@ def main(out: Path, work: Path, only: tuple[str, ...], rounds: int, seconds: flo
     torch.set_num_threads(THREADS)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    rig = Rig(work, rounds, seconds, (1, 20, 16)) if quick else Rig(work, rounds, seconds)
+    rig = Rig(work, rounds, seconds, quick)
     chosen = only or (*_RATIOS, *_SERIES)
     started, figures, whole = time.monotonic(), [], False
     try:
@@ -91,7 +92,7 @@ def _table(figures: list[Figure], seconds: float) -> Table:
     table = Table(
         caption=f"value: median of A / B over rounds measured A B A B ..., with an interval; {seconds:.0f} s on"
         f" {os.cpu_count()} cores, load {load}; {THREADS} torch thread for the server and one for the model in process;"
-        f" {IN_FLIGHT} requests in flight"
+        f" {IN_FLIGHT} requests of {BATCH} rows in flight"
     )
     for title in ("figure", "value", "95 %", "bound", "A", "B", "unit"):
         table.add_column(title, justify="left" if title in ("figure", "unit") else "right", no_wrap=True)

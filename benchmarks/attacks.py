@@ -25,7 +25,7 @@ def measure(server: Served, rig: Rig) -> list[Figure]:
     """MI-Face's seconds a face, 40 targets over one; the numeric attack's rows a second, through the wire over
     direct.
     """
-    path, client = server.archive("softmax/1"), server.client("softmax/1")
+    path, client = server.archive("softmax"), server.client("softmax")
     many, one = (_mi_face(path, rig, targets) for targets in (CLASSES, 1))
     wire, direct = (_numeric(oracle) for oracle in (client, _Direct(path, rig, client.max_rows)))
     return [
@@ -36,7 +36,7 @@ def measure(server: Served, rig: Rig) -> list[Figure]:
 
 def _mi_face(path: Path, rig: Rig, targets: int) -> Reading:
     """Seconds a face for a fixed number of steps; nobody stops early."""
-    model, start = archive.load(path), np.zeros(rig.shape, np.float32)
+    model, start = archive.load(path), np.zeros(rig.shapes["softmax"], np.float32)
     steps = max(5, int(300 * rig.seconds))
     attack = MIFace(max_steps=steps, patience=steps + 1, confidence=1.0)
 
@@ -67,7 +67,7 @@ class _Direct:
     low, high = 0.0, 1.0
 
     def __init__(self, path: Path, rig: Rig, max_rows: int) -> None:
-        self.input_shape = rig.shape
+        self.input_shape = rig.shapes["softmax"]
         self.max_rows = max_rows
         self.spent = 0
         self._model = archive.load(path)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,14 @@ import grpc
 import numpy as np
 import torch
 from torch import nn
+from torchvision.models import resnet18
 
 from attacker.oracle import WINDOW, Oracle
+from benchmarks.callers import Load, noise
 from oracle_server.models.importing import Draft, host
 from oracle_server.models.repository import Repository
 from oracle_server.operator import RemoteOperator, admin_socket
-from oracle_server.victims.cnn import Cnn
+from oracle_server.victims.conv_classifier import ConvClassifier
 from oracle_server.victims.softmax_regression import SoftmaxRegression
 from protos.mirage.v1 import oracle_pb2
 from protos.mirage.v1.admin_pb2 import CreateKeyRequest
@@ -36,31 +38,50 @@ _START_SECONDS = 120.0
 _folders = itertools.count()
 
 
+def _softmax(shape: tuple[int, ...]) -> nn.Module:
+    softmax = SoftmaxRegression(CLASSES, shape)
+    nn.init.normal_(softmax.linear.weight, std=0.01)
+    return softmax
+
+
+# By name: what makes it for rows of a shape. The weights are random; what they are does not change the time.
+_MODELS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
+    "softmax": _softmax,
+    "cnn": lambda shape: ConvClassifier(530, shape),  # four blocks, of 32 to 256 channels, from 64 pixels on
+    "resnet18": lambda shape: resnet18(num_classes=1000),
+}
+_SHAPES = {"softmax": (1, 112, 92), "cnn": (1, 64, 64), "resnet18": (3, 64, 64)}
+_SMALL = {"softmax": (1, 20, 16), "cnn": (1, 8, 8), "resnet18": (3, 32, 32)}
+
+
 @dataclass(frozen=True)
 class Rig:
-    """How a run of the benchmarks measures: a folder to work in, the rounds of each ratio, the seconds of one reading,
-    and the shape of an input row.
+    """How a run of the benchmarks measures: a folder to work in, the rounds of each ratio, the seconds of one reading.
+
+    A quick one has the same models for small images, and only shows that everything runs.
     """
 
     folder: Path
     rounds: int = 11
     seconds: float = 1.0
-    shape: tuple[int, ...] = (1, 112, 92)
+    quick: bool = False
 
-    def models(self) -> Path:
-        """A server's root with both networks and random weights: `softmax/1`, pixels -> 40, and `cnn/1`, the
-        evaluation network.
-        """
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of an input row of each model."""
+        return _SMALL if self.quick else _SHAPES
+
+    def models(self, *names: str) -> Path:
+        """A server's root with these models, all when left out, each with random weights, as version 1 of its name."""
         torch.manual_seed(0)
-        softmax = SoftmaxRegression(CLASSES, self.shape)
-        nn.init.normal_(softmax.linear.weight, std=0.01)
-        for model, module in {"softmax": softmax, "cnn": Cnn(CLASSES, self.shape).eval()}.items():
-            host(module, Repository(self.folder), Draft(model, "1", self.shape))
+        for model in names or _MODELS:
+            shape = self.shapes[model]
+            host(_MODELS[model](shape).eval(), Repository(self.folder), Draft(model, "1", shape))
         return self.folder
 
-    def noise(self, rows: int) -> np.ndarray:
-        """Images (rows, *shape), float32 in [0, 1)."""
-        return np.random.default_rng(0).random((rows, *self.shape), dtype=np.float32)
+    def noise(self, model: str, rows: int = BATCH) -> np.ndarray:
+        """Images (rows, *shape) for a model, float32 in [0, 1)."""
+        return noise((rows, *self.shapes[model]))
 
 
 class Served:
@@ -71,16 +92,27 @@ class Served:
         self._address = address
 
     def archive(self, model: str) -> Path:
-        return self._root / "models" / model / "model.pt2"
+        return self._root / "models" / model / "1" / "model.pt2"
+
+    def keys(
+        self, model: str, number: int = 1, label: str = "", defences: Iterable[oracle_pb2.Defence] = ()
+    ) -> tuple[str, ...]:
+        """Fresh keys for full scores of a model, behind `defences`."""
+        contract = oracle_pb2.Contract(access=oracle_pb2.Contract.ACCESS_SCORES, defences=defences)
+        request = CreateKeyRequest(label=label, model=f"{model}/1", contract=contract)
+        with grpc.insecure_channel(f"unix:{admin_socket(self._root)}") as channel:
+            return tuple(RemoteOperator(channel).create_key(request).key for _ in range(number))
 
     def client(self, model: str, label: str = "", defences: Iterable[oracle_pb2.Defence] = ()) -> Oracle:
-        """The attacker's own client, with a fresh key for full scores, behind `defences`, and a fresh journal."""
-        contract = oracle_pb2.Contract(access=oracle_pb2.Contract.ACCESS_SCORES, defences=defences)
-        with grpc.insecure_channel(f"unix:{admin_socket(self._root)}") as channel:
-            request = CreateKeyRequest(label=label, model=model, contract=contract)
-            oracle = Oracle(self._address, RemoteOperator(channel).create_key(request).key)
+        """The attacker's own client, with a fresh key and a fresh journal."""
+        oracle = Oracle(self._address, *self.keys(model, label=label, defences=defences))
         oracle.begin(self._root / f"client-{next(_folders)}", {"benchmark": model})
         return oracle
+
+    def load(self, model: str, shape: tuple[int, ...], callers: int, rows: int = 1, **how: str) -> Load:
+        """So many users of a model, each with a key of its own; `how` may name a `dtype`, and a `label` of the keys."""
+        keys = self.keys(model, callers, how.pop("label", ""))
+        return Load("mirage", self._address, shape, callers, rows, keys=keys, **how)
 
 
 @contextmanager

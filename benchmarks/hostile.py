@@ -16,8 +16,12 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.common import Rig
+from benchmarks.callers import noise
+from benchmarks.common import CLASSES, Rig
 from benchmarks.readings import middle
+from oracle_server.models.importing import Draft, host
+from oracle_server.models.repository import Repository
+from oracle_server.victims.cnn import Cnn
 from referee.report.summary import Figure
 from tests.hosted import host_models
 from tests.hostile import Honest, Hostile, ask, descriptors, resident
@@ -58,13 +62,13 @@ def measure(rig: Rig, part: float = 1.0) -> list[Figure]:
     Memory is compared with that after a first round of all loads: what a server keeps of its first ten thousand rows is
     in the entry, as `since_start`; what it keeps of each further round is the growth.
     """
-    rig = Rig(rig.folder / "hostile", rig.rounds, rig.seconds, _SHAPE)
-    root = rig.models()
+    root = rig.folder / "hostile"
     host_models(root, "linear")
+    host(Cnn(CLASSES, _SHAPE).eval(), Repository(root), Draft("cnn", "1", _SHAPE))
     with contextlib.ExitStack() as stack:
         forker = stack.enter_context(contextlib.closing(Forker(root / "models" / "linear" / "1" / "model.pt2")))
         server = stack.enter_context(contextlib.closing(Server(forker, root)))
-        callers, rows = [server.new_key(model="cnn") for _ in range(_KEYS)], rig.noise(_ROWS)
+        callers, rows = [server.new_key(model="cnn") for _ in range(_KEYS)], noise((_ROWS, *_SHAPE))
         for _ in range(3):
             ask(callers, rows, rig.seconds)
         series = []

@@ -1,23 +1,26 @@
-"""Two things measured alternately: the ratio of each pair, so that whatever else the machine does hits both alike."""
+"""Things measured alternately: the ratio of each pair, so that whatever else the machine does hits both alike."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import comb
-from pathlib import Path
 from statistics import median
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from attacker.oracle import Oracle
-from protos import archive
+from benchmarks.callers import Run
 from referee.report.summary import Figure
 
-__all__ = ["Reading", "in_process", "middle", "paired", "through_server"]
+__all__ = ["Reading", "added", "alternated", "in_process", "middle", "over", "paired", "through_server"]
 
 Reading = Callable[[], float]
+_Any = TypeVar("_Any")
+Pairs = Sequence[tuple[Run, Run]]
 
 
 def paired(name: str, first: Reading, second: Reading, rounds: int, unit: str, at_least: float | None = None) -> Figure:
@@ -26,11 +29,34 @@ def paired(name: str, first: Reading, second: Reading, rounds: int, unit: str, a
     Its value is the median of the rounds' ratios, its interval that of `middle`; extra keys give the medians of both
     readings in `unit`, and the number of rounds.
     """
-    pairs = [(first(), second()) for _ in range(rounds + 1)][1:]
+    return _ratio(name, alternated((first, second), rounds), unit, at_least, {})
+
+
+def alternated(readings: Sequence[Callable[[], _Any]], rounds: int) -> list[tuple[_Any, ...]]:
+    """What each reading gave in each round, measured A B C A B C ... after one round that only warms up."""
+    return [tuple(reading() for reading in readings) for _ in range(rounds + 1)][1:]
+
+
+def over(name: str, pairs: Pairs, at_least: float | None = None, **extra: Any) -> Figure:
+    """The figure of rows a second, first over second, of runs that were measured alternately; as `paired`."""
+    return _ratio(name, [(a.rows_a_second, b.rows_a_second) for a, b in pairs], "rows/s", at_least, extra)
+
+
+def added(name: str, pairs: Pairs, at_most: float | None = None, **extra: Any) -> Figure:
+    """The figure of milliseconds that the median request takes longer in the first run than in the second."""
+    value, low, high = middle([a.median_ms - b.median_ms for a, b in pairs])
+    medians = {"first": median(a.median_ms for a, _ in pairs), "second": median(b.median_ms for _, b in pairs)}
+    told = medians | {"rounds": len(pairs)} | extra
+    return Figure(name, value, "ms", low, high, at_most=at_most, extra=told)
+
+
+def _ratio(
+    name: str, pairs: Sequence[tuple[float, ...]], unit: str, at_least: float | None, extra: dict[str, Any]
+) -> Figure:
     value, low, high = middle([a / b for a, b in pairs])
     medians = {"first": median(a for a, _ in pairs), "second": median(b for _, b in pairs)}
-    extra = medians | {"readings_unit": unit, "rounds": rounds}
-    return Figure(name, value, low=low, high=high, at_least=at_least, extra=extra)
+    told = medians | {"readings_unit": unit, "rounds": len(pairs)} | extra
+    return Figure(name, value, low=low, high=high, at_least=at_least, extra=told)
 
 
 def middle(values: list[float]) -> tuple[float, float, float]:
@@ -50,36 +76,33 @@ def middle(values: list[float]) -> tuple[float, float, float]:
     return median(ordered), ordered[k - 1], ordered[-k]
 
 
+def in_process(forward: Callable[[Tensor], Tensor], rows: np.ndarray, seconds: float) -> Callable[[], Run]:
+    """Runs of about `seconds` in which `forward` is called with `rows`, a tensor already, again and again."""
+    images = torch.from_numpy(rows)
+
+    def run() -> Run:
+        times = []
+        begin = end = time.perf_counter()
+        with torch.inference_mode():
+            while not times or end < begin + seconds:
+                start = end
+                forward(images)
+                end = time.perf_counter()
+                times.append(1000 * (end - start))
+        return Run(len(times), end - begin, len(rows), tuple(times))
+
+    return run
+
+
 def through_server(oracle: Oracle, rows: np.ndarray, seconds: float) -> Reading:
     """Rows a second of requests of `rows`, as many under way as the client keeps, for about `seconds`."""
 
-    def ask(requests: int) -> None:
+    def timed(requests: int) -> float:
+        start = time.perf_counter()
         for _ in oracle.stream((rows, None) for _ in range(requests)):
             pass
-
-    return _rate(ask, len(rows), seconds)
-
-
-def in_process(path: Path, rows: np.ndarray, seconds: float) -> Reading:
-    """Rows a second of the archive at `path`, called with `rows` again and again for about `seconds`."""
-    model, images = archive.load(path), torch.from_numpy(rows)
-
-    def call(calls: int) -> None:
-        with torch.inference_mode():
-            for _ in range(calls):
-                model(images).numpy()
-
-    return _rate(call, len(rows), seconds)
-
-
-def _rate(some: Callable[[int], None], rows: int, seconds: float) -> Reading:
-    """Readings of a fixed amount of work, chosen now to take about `seconds`."""
-
-    def timed(count: int) -> float:
-        start = time.perf_counter()
-        some(count)
         return time.perf_counter() - start
 
     timed(4)  # the first calls are slow
-    count = max(4, round(seconds / (timed(8) / 8)))
-    return lambda: count * rows / timed(count)
+    requests = max(4, round(seconds / (timed(8) / 8)))
+    return lambda: requests * len(rows) / timed(requests)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.common import BATCH, Rig, Served
+from benchmarks.common import Rig, Served
 from benchmarks.readings import paired, through_server
 from protos.mirage.v1 import oracle_pb2
 from referee.report.summary import Figure
@@ -20,6 +20,6 @@ def measure(server: Served, rig: Rig) -> list[Figure]:
 
     One server answers both; the key says which. Every input is hashed anew, also when it came before.
     """
-    on, off = server.client("cnn/1", defences=_DEFENCES), server.client("cnn/1")
-    with_it, without = (through_server(client, rig.noise(BATCH), rig.seconds) for client in (on, off))
+    on, off = server.client("cnn", defences=_DEFENCES), server.client("cnn")
+    with_it, without = (through_server(client, rig.noise("cnn"), rig.seconds) for client in (on, off))
     return [paired("bench/response_defence/on_over_off", with_it, without, rig.rounds, "rows/s", at_least=0.95)]
