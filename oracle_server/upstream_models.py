@@ -83,7 +83,7 @@ def _same(card: Card, known: Card) -> Card:
 def _function(source: str) -> Callable[[np.ndarray], np.ndarray]:
     try:
         found = named(source)
-    except Exception as error:  # whatever a user's own module raises
+    except (Exception, SystemExit) as error:  # whatever a user's own module does
         raise ValueError(f"cannot find python:{source} ({type(error).__name__}: {error})") from error
     if not callable(found):
         raise ValueError(f"python:{source} is no function of rows (N, *shape) that returns scores (N, C)")
@@ -96,7 +96,7 @@ def _probe(upstream: Upstream, ask: Callable[[np.ndarray], np.ndarray], rows: np
         answers = np.asarray(ask(rows), dtype=np.float32)
     except Away:
         raise
-    except Exception as error:  # whatever a user's own code raises
+    except (Exception, SystemExit) as error:  # whatever a user's own code does
         raise ValueError(f"{upstream.address} failed on {len(rows)} rows ({type(error).__name__}: {error})") from error
     if answers.ndim != 2 or len(answers) != len(rows) or answers.shape[1] < 2:
         shape = list(answers.shape)

@@ -61,7 +61,7 @@ class ProxiedModel:
                 logits = self._logits(self._ask(middle[:rows].copy()), rows)
             except Away:
                 raise
-            except Exception as error:  # whatever a user's own code raises
+            except (Exception, SystemExit) as error:  # whatever a user's own code does
                 raise ValueError(f"the upstream of {self.card.id} failed on a batch of {rows} rows: {error}") from error
             if not np.isfinite(logits).all():
                 raise ValueError(f"the upstream of {self.card.id} gives no {self.card.upstream} inside the range")

@@ -244,6 +244,7 @@ def test_later_starts_need_no_facts_and_what_has_changed_is_a_new_version(tmp_pa
         ("return np.ones((len(rows), 1))", "?shape=2,3", "scores (N, C) are needed, C >= 2"),
         ("return np.ones((1, 4))", "?shape=2,3", "answered 5 rows with [1, 4]"),
         ("return np.full((len(rows), 4), np.nan)", "?shape=2,3", "what is no number to rows inside the range"),
+        ("raise SystemExit(3)", "?shape=2,3", "failed on 5 rows (SystemExit: 3)"),
         ("raise KeyError('weights')", "?shape=2,3", "failed on 5 rows (KeyError: 'weights')"),
         ("return ['a', 'b'] * len(rows)", "?shape=2,3", "failed on 5 rows (ValueError:"),
         ("return rows[:, 9]", "?shape=2,3", "failed on 5 rows (IndexError:"),
