@@ -84,7 +84,7 @@ class Prometheus(Metrics):
         self._listener = listener
         host, port = listener.getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._connections: dict[asyncio.Task[None], None] = {}  # the oldest is first
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # the oldest is first
         disable_created_metrics()  # type: ignore[no-untyped-call] # for each counter, a second series that says little
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # processor time, memory, open files
@@ -141,8 +141,10 @@ class Prometheus(Metrics):
 
     async def stop(self) -> None:
         self._server.close()
-        for task in list(self._connections):
-            task.cancel()
+        for writer in self._connections.values():
+            writer.transport.abort()  # to cancel the task would be an error in asyncio's eyes
+        if self._connections:
+            await asyncio.wait(self._connections)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request and one answer; nothing for whoever takes too long, says too much, or leaves. One connection too
@@ -150,9 +152,9 @@ class Prometheus(Metrics):
         """
         task = asyncio.current_task()
         assert task is not None
-        self._connections[task] = None
+        self._connections[task] = writer
         if len(self._connections) > _CONNECTIONS:
-            next(iter(self._connections)).cancel()
+            next(iter(self._connections.values())).transport.abort()
         try:
             async with asyncio.timeout(_TIMEOUT):
                 writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
