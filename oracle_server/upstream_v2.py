@@ -47,13 +47,13 @@ class V2Model:
         model, _, version = place.path.removeprefix("/").partition("/")
         if not (place.netloc and model) or "/" in version:
             raise ValueError(f"{upstream.address}: write grpc://HOST:PORT/MODEL or grpc://HOST:PORT/MODEL/VERSION")
-        self._name = {"model_name": urllib.parse.unquote(model), "model_version": urllib.parse.unquote(version)}
+        self._name, self._version = urllib.parse.unquote(model), urllib.parse.unquote(version)
         self._metadata = [] if upstream.key_file is None else [("authorization", f"Bearer {_key(upstream.key_file)}")]
         self._stub = GRPCInferenceServiceStub(_channel(upstream, place, message_bytes))
         self._learn(self._described())
 
     def _described(self) -> v2.ModelMetadataResponse:
-        asked = v2.ModelMetadataRequest(name=self._name["model_name"], version=self._name["model_version"])
+        asked = v2.ModelMetadataRequest(name=self._name, version=self._version)
         wait = {"timeout": self._said.timeout, "metadata": self._metadata, "wait_for_ready": True}
         try:
             described: v2.ModelMetadataResponse = self._stub.ModelMetadata(asked, **wait)
@@ -83,7 +83,7 @@ class V2Model:
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Answers (N, C) to rows (N, *shape)."""
         tensor = v2.ModelInferRequest.InferInputTensor(name=self._input, datatype=self._datatype, shape=rows.shape)
-        request = v2.ModelInferRequest(**self._name, inputs=[tensor])
+        request = v2.ModelInferRequest(model_name=self._name, model_version=self._version, inputs=[tensor])
         numbers = np.ascontiguousarray(rows, dtype=_NUMBERS[self._datatype])
         if self._said.contents == "raw":
             request.raw_input_contents.append(numbers.tobytes())
@@ -125,11 +125,13 @@ def _chosen(
     """The tensor that the command line names, or the only one."""
     name: str = getattr(said, which)
     listed = list(tensors)
-    if not listed and name:
+    if not listed:
+        if not name:
+            raise ValueError(f"{said.address} does not say what its {which}s are: add ?{which}=NAME")
         return v2.ModelMetadataResponse.TensorMetadata(name=name)
     found = [tensor for tensor in listed if name in ("", tensor.name)]
     if len(found) != 1:
-        names = ", ".join(tensor.name for tensor in listed) or "none"
+        names = ", ".join(tensor.name for tensor in listed)
         raise ValueError(f"{said.address} has the {which}s {names}: choose one with ?{which}=NAME")
     return found[0]
 

@@ -20,12 +20,10 @@ Differences from the reference:
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,6 +34,7 @@ from oracle_server.models.card import Card
 from oracle_server.models.importing import Draft
 from oracle_server.models.neural import choose_device
 from oracle_server.models.repository import Repository
+from oracle_server.sources import named
 from oracle_server.victims.hosting import host_with_rows
 from oracle_server.victims.recipes import RECIPES, Optimiser, Recipe
 from oracle_server.victims.splits import class_of, load, split_named
@@ -262,16 +261,13 @@ def find_decoder(source: str) -> MakeInverse:
     package, _, factory = source.partition(":")
     if not (package and factory):
         raise ValueError(f"{source!r} names no decoder: give package:factory, for example attacker.decoder:Decoder")
-    sys.path.insert(0, "")  # the user's own package lies where the command runs
     try:
-        found: MakeInverse = getattr(importlib.import_module(package), factory)
+        found = named(source)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"there is no decoder {source}: {error}") from error
-    finally:
-        sys.path.remove("")
     if not callable(found):
         raise ValueError(f"{source} is no factory: it must take classes and the shape of an image")
-    return found
+    return cast("MakeInverse", found)
 
 
 def _name_of(decoder: MakeInverse) -> str:

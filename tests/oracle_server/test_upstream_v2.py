@@ -86,7 +86,7 @@ def test_what_a_row_is(
         ({"inputs": (("x", "FP16", (-1, 1, 8, 6)),)}, "&contents=typed", "takes FP16: only FP32, FP64"),
         ({"inputs": (INPUT, ("y", "FP32", (-1, 2)))}, "", "has the inputs x, y: choose one with ?input="),
         ({}, "&input=z", "has the inputs x: choose one with ?input=NAME"),
-        ({"inputs": ()}, "", "has the inputs none: choose one with ?input=NAME"),
+        ({"inputs": ()}, "", "does not say what its inputs are: add ?input=NAME"),
         ({"outputs": (OUTPUT, ("label", "INT64", (-1,)))}, "", "has the outputs p, label: choose one with ?output="),
     ],
 )
