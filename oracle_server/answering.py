@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from defenses.response import defend
+from oracle_server.arrivals import Arrivals
 from oracle_server.charging import AT_ONCE, Charging, Question
 from oracle_server.detections import Watch
 from oracle_server.errors import Refusal
@@ -33,6 +34,16 @@ class Answer:
     charge: Charge
 
 
+class _Flight:
+    """A question under way: the task of its caller, and when it has ended, its charge too."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
+        self.ended: asyncio.Future[None] = task.get_loop().create_future()
+
+
 def budget_left(key: Key, spent: int) -> int | None:
     """What the key has left; none where the operator raised its budget and others spent it while this call ran."""
     return None if key.contract.budget is None else max(0, key.contract.budget - spent)
@@ -46,31 +57,41 @@ class Answering:
         self._metrics = metrics
         self._rates = Rates()
         self._watch = Watch(ledger)
-        self._in_flight: dict[tuple[str, bytes], asyncio.Task[Answer]] = {}
+        self._arrivals = Arrivals()
+        self._in_flight: dict[tuple[str, bytes], _Flight] = {}
         self._charges: set[asyncio.Task[Charge]] = set()  # on their way to the disk
 
     async def answer(self, question: Question) -> Answer:
-        """The answer, once its charge is durable; a `Refusal` says whether it was charged all the same."""
+        """The answer, once its charge is durable; a `Refusal` says whether it was charged all the same.
+
+        Cancelled before its first row went into a pass, a question costs nothing; after that its charge runs to its
+        end.
+        """
         key, rows = question.key, len(question.inputs)
         if (call := call_under_way()) is not None:
             call.request_id, call.rows = question.request_id, rows
         await self._watch.admit(key, rows)
         pair = (key.key_id, question.request_id)
         while (first := self._in_flight.get(pair)) is not None:  # the same id again: after the first, as its retry
-            await asyncio.wait([first])
+            await asyncio.wait([first.ended])
         question.hosted.scheduler.admit(key.key_id, rows)
         self._rates.take(key, rows)
-        charging = Charging(self._ledger, question, lambda charge: self._charged(question, charge))
+        charging = Charging(self._ledger, question, self._arrivals, lambda charge: self._charged(question, charge))
         await charging.begin()
-        task = asyncio.create_task(self._answer(question, charging))
-        self._in_flight[pair] = task
-        task.add_done_callback(lambda done: self._finish(pair, done, charging))
+        self._in_flight[pair] = flight = _Flight()
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not charging.started:  # the caller left before it was charged; otherwise the charge runs to its end
-                task.cancel()
-            raise
+            return await self._answer(question, charging)
+        finally:
+            charging.abandon()
+            if charging.task is None or charging.task.done():
+                self._end(pair, flight)
+            else:
+                charging.task.add_done_callback(lambda _: self._end(pair, flight))
+
+    def _end(self, pair: tuple[str, bytes], flight: _Flight) -> None:
+        if self._in_flight.get(pair) is flight:
+            del self._in_flight[pair]
+        flight.ended.set_result(None)
 
     def _charged(self, question: Question, charge: asyncio.Task[Charge]) -> None:
         self._charges.add(charge)
@@ -108,13 +129,6 @@ class Answering:
 
         return defended() if 4 * question.inputs.size <= AT_ONCE else await asyncio.to_thread(defended)
 
-    def _finish(self, pair: tuple[str, bytes], task: asyncio.Task[Answer], charging: Charging) -> None:
-        charging.abandon()
-        if self._in_flight.get(pair) is task:
-            del self._in_flight[pair]
-        if not task.cancelled():
-            task.exception()  # the handler has it, unless its caller left
-
     async def settle(self) -> None:
         """Wait until detectors have looked at what was asked so far."""
         await self._watch.settle()
@@ -123,9 +137,8 @@ class Answering:
         """Let go of questions whose callers are gone. What was charged for them is on disk on return, and a retry will
         have its answer.
         """
-        for task in self._in_flight.values():
-            task.cancel()
-        for left in (self._in_flight.values, self._charges.copy):
-            while waiting := list(left()):
-                await asyncio.wait(waiting)
+        while waiting := [flight.ended for flight in self._in_flight.values()] + list(self._charges):
+            for flight in self._in_flight.values():
+                flight.task.cancel()
+            await asyncio.wait(waiting)
         await self._watch.drain()

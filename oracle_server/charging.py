@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from oracle_server.arrivals import Arrivals
 from oracle_server.errors import Reason, Refusal
 from oracle_server.hosted import Hosted
 from oracle_server.ledger import Charge, Key, Ledger
@@ -36,11 +37,14 @@ class Charging:
     free. `new` is told of a charge that was started.
     """
 
-    def __init__(self, ledger: Ledger, question: Question, new: Callable[[asyncio.Task[Charge]], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, question: Question, arrivals: Arrivals, new: Callable[[asyncio.Task[Charge]], None]
+    ) -> None:
         self._ledger = ledger
         self._question = question
+        self._arrivals = arrivals
         self._new = new
-        self._task: asyncio.Task[Charge] | None = None
+        self.task: asyncio.Task[Charge] | None = None  # of a charge that was started
         self._retry: Charge | None = None
         self.started = False
 
@@ -59,8 +63,8 @@ class Charging:
         """Write the charge; its rows have gone into a forward pass."""
         self.started = True
         if self._retry is None:
-            self._task = asyncio.create_task(self._charge())
-            self._new(self._task)
+            self.task = asyncio.create_task(self._charge())
+            self._new(self.task)
 
     def abandon(self) -> None:
         """Give the reservation back if the forward pass never began."""
@@ -69,14 +73,14 @@ class Charging:
 
     async def done(self) -> Charge:
         """The charge, once it is durable."""
-        if self._task is not None:
-            return await asyncio.shield(self._task)  # who lets go of the answer does not take back the charge
+        if self.task is not None:
+            return await asyncio.shield(self.task)  # who lets go of the answer does not take back the charge
         assert self._retry is not None
         return self._retry
 
     async def _charge(self) -> Charge:
         digest = await self._digest()
-        return await asyncio.wrap_future(self._ledger.charge(self._reservation, self._question.rpc, digest))
+        return await self._arrivals.of(self._ledger.charge(self._reservation, self._question.rpc, digest))
 
     async def _digest(self) -> bytes:
         inputs = self._question.inputs
