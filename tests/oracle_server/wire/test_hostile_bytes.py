@@ -10,8 +10,7 @@ import gzip
 import random
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -21,43 +20,15 @@ from protos.mirage.v1 import oracle_pb2 as pb
 from tests.fixtures import Start
 from tests.raw_http2 import OPENING, Frame, call, frame, header_block, literal, message, send
 from tests.serving import Caller, Server, assert_refused, inputs
+from tests.unharmed import unharmed
 
 PREDICT = "/mirage.v1.Oracle/Predict"
-MESSAGE_BYTES = 64 << 20  # the server's limit
-PEAK = 4 * MESSAGE_BYTES  # what a few calls in a row may need at most, each with its copies
 BY_GRPC = set(re.findall(r"^    ([A-Z_]+)  ", errors.__doc__ or "", re.MULTILINE))
 DOCUMENTED = {"OK"} | BY_GRPC | {reason.code.name for reason in errors.Reason}
 NUMBERS = {code.value[0]: code.name for code in grpc.StatusCode}
 ID = b"0123456789abcdef"
 GZIP_BITS = 16 + zlib.MAX_WBITS  # zlib's name of the format
 NOISE = random.Random(0)
-
-
-def memory(server: Server, which: str) -> int:
-    """Bytes of the server's memory: "VmRSS" now, "VmHWM" at most since `forget_peak`."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    found = re.search(rf"^{which}:\s+(\d+) kB$", status, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) << 10
-
-
-def forget_peak(server: Server) -> None:
-    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
-
-
-@contextlib.contextmanager
-def unharmed(server: Server) -> Iterator[None]:
-    """The block costs nobody anything, leaves no traceback and no more than `PEAK` of memory at once, and the server
-    answers afterwards.
-    """
-    forget_peak(server)
-    books, said, before = server.books(), len(server.process.log), memory(server, "VmRSS")
-    yield
-    assert memory(server, "VmHWM") - before < PEAK
-    assert server.books() == books
-    assert "Traceback" not in server.process.log[said:]
-    assert server.new_key().predict(inputs(2)).receipt.rows_charged == 2
-    assert server.process.poll() is None
 
 
 # Not HTTP/2, or HTTP/2 that breaks its rules: connections as they are sent.
@@ -292,11 +263,11 @@ def test_large_messages_are_let_go(server: Server) -> None:
 
 KEPT = """
 import oracle_server.guard as guard
-kept, end = [], guard._end
-def keep(context, rpc, error):
+kept, refuse = [], guard._Ending._refuse
+def keep(self, error):
     kept.append(error.__traceback__)
-    return end(context, rpc, error)
-guard._end = keep
+    return refuse(self, error)
+guard._Ending._refuse = keep
 """
 TOLD = "import oracle_server.service as s\ns.decode_inputs = None\n"
 
