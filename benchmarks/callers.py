@@ -8,33 +8,33 @@ is a function of `PROTOCOLS` that connects the callers of a load, so that one lo
         callers.run(1.0).rows_a_second
 
 Between its runs the process waits for a line and does nothing. Requests are serialised before a run, apart from the
-request id, which is fresh each time. Each caller has a connection of its own, and asks again as soon as it is answered.
+request id, which is fresh each time. Each caller has a connection of its own unless a
+load says otherwise, and asks again as soon as it is answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
-import os
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import Any
 
 import grpc
 import numpy as np
 
+from benchmarks.worker import Run, Worker
 from protos.codec import serialize
 from protos.inference.open_inference_pb2 import ModelInferRequest
 from protos.mirage.v1 import oracle_pb2
 
-__all__ = ["PROTOCOLS", "Ask", "Callers", "Load", "Run", "noise"]
+__all__ = ["PROTOCOLS", "Ask", "Callers", "Load", "noise"]
 
 Ask = Callable[[], Awaitable[object]]  # one request and its answer; an error ends the run
 _PREDICT = "/mirage.v1.Oracle/Predict"
@@ -47,8 +47,10 @@ class Load:
 
     protocol  one of `PROTOCOLS`; `address` is host:port
     shape     of one row; `rows` of them, of `dtype`, are in a request
-    keys      API keys, dealt out among the callers; nobody needs one where the protocol has none
+    keys      API keys, dealt out among the callers, each of whom takes turns with its own; nobody needs one where the
+              protocol has none
     model     the name of the model where no key says which, or the path of an HTTP address
+    connections  of gRPC that the callers share; 0 is one for each
     """
 
     protocol: str
@@ -59,65 +61,25 @@ class Load:
     dtype: str = "float32"
     keys: tuple[str, ...] = ()
     model: str = ""
+    connections: int = 0
 
 
-@dataclass(frozen=True)
-class Run:
-    """What came of `seconds` of a load: `requests` answered, one that lies partly in that time by its part, and the
-    milliseconds of each.
-    """
-
-    requests: float
-    seconds: float
-    rows: int
-    milliseconds: tuple[float, ...]
-
-    @property
-    def rows_a_second(self) -> float:
-        return self.requests * self.rows / self.seconds
-
-    @property
-    def median_ms(self) -> float:
-        return median(self.milliseconds)
-
-
-class Callers:
-    """A process with a load that is connected and waits for its runs; `RuntimeError` when it cannot."""
+class Callers(Worker):
+    """A process with a load that is connected and waits for its runs."""
 
     def __init__(self, load: Load) -> None:
-        self._load = load
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.callers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            text=True,
-        )
-        self._tell(asdict(load))
+        super().__init__("benchmarks.callers", asdict(load))
+        self._rows = load.rows
 
     def run(self, seconds: float) -> Run:
         """About so many seconds of load, after a first request of each caller; none is cut short."""
-        return Run(**self._tell(seconds), rows=self._load.rows)
-
-    def _tell(self, line: object) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(line) + "\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            self._process.communicate()
-            raise RuntimeError(f"the callers of {self._load.address} ended: what they printed says why")
-        return json.loads(answer)
+        return Run(**self._tell(seconds), rows=self._rows)
 
     def __enter__(self) -> Callers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # its input ends, and so does it
+        self.close()
 
 
 def noise(shape: Sequence[int], dtype: str = "float32") -> np.ndarray:
@@ -134,11 +96,12 @@ def _mirage(load: Load, stack: AsyncExitStack) -> list[Ask]:
 
     def caller(number: int) -> Ask:
         before, _, after = serialize(message, "inputs", images[number]).partition(request_id)
-        predict = _channel(load.address, number, stack).unary_unary(_PREDICT)
-        metadata = (("authorization", f"Bearer {load.keys[number % len(load.keys)]}"),)
+        predict = _method(load, _PREDICT, number, stack)
+        keys = itertools.cycle(load.keys[number % len(load.keys) :: load.callers])
 
         async def ask() -> object:
             fresh = request_id[:8] + next(count).to_bytes(8, "little")
+            metadata = (("authorization", f"Bearer {next(keys)}"),)
             return await predict(b"".join((before, fresh, after)), metadata=metadata)
 
         return ask
@@ -155,7 +118,7 @@ def _open_inference(load: Load, stack: AsyncExitStack) -> list[Ask]:
         message = ModelInferRequest(
             model_name=load.model, inputs=[rows], raw_input_contents=[images[number].tobytes()]
         ).SerializeToString()
-        infer = _channel(load.address, number, stack).unary_unary(_MODEL_INFER)
+        infer = _method(load, _MODEL_INFER, number, stack)
         return lambda: infer(message)
 
     return [caller(number) for number in range(load.callers)]
@@ -189,12 +152,21 @@ def _http(load: Load, stack: AsyncExitStack) -> list[Ask]:
     return [caller(number) for number in range(load.callers)]
 
 
-def _channel(address: str, number: int, stack: AsyncExitStack) -> grpc.aio.Channel:
-    """A connection of its own: channels with equal arguments would share one."""
-    options = [("grpc.max_receive_message_length", -1), ("mirage.caller", number)]
-    channel = grpc.aio.insecure_channel(address, options=options)
-    stack.push_async_callback(channel.close)
-    return channel
+def _method(load: Load, rpc: str, number: int, stack: AsyncExitStack) -> Callable[..., Awaitable[bytes]]:
+    """A method on a connection of its own: channels with equal arguments would share one. Who is alone waits for each
+    answer as a plain client does, without the two changes of thread that asyncio makes of it.
+    """
+    options = [("grpc.max_receive_message_length", -1), ("mirage.caller", number % (load.connections or load.callers))]
+    if load.callers > 1:
+        channel = grpc.aio.insecure_channel(load.address, options=options)
+        stack.push_async_callback(channel.close)
+        return channel.unary_unary(rpc)
+    blocking = stack.enter_context(grpc.insecure_channel(load.address, options)).unary_unary(rpc)
+
+    async def alone(message: bytes, **how: Any) -> bytes:
+        return blocking(message, **how)
+
+    return alone
 
 
 # A function connects all callers of a load and returns a request of each; what has to be closed goes on the stack.

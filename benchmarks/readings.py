@@ -9,14 +9,12 @@ from statistics import median
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from attacker.oracle import Oracle
-from benchmarks.callers import Run
+from benchmarks.worker import Run
 from referee.report.summary import Figure
 
-__all__ = ["Reading", "added", "alternated", "in_process", "middle", "over", "paired", "through_server"]
+__all__ = ["Reading", "added", "alternated", "middle", "over", "paired", "through_server"]
 
 Reading = Callable[[], float]
 _Any = TypeVar("_Any")
@@ -74,24 +72,6 @@ def middle(values: list[float]) -> tuple[float, float, float]:
     missed = [2 * sum(comb(n, i) for i in range(k)) / 2**n for k in range(1, n // 2 + 1)]
     k = max((k for k, outside in enumerate(missed, 1) if outside <= 0.05), default=1)
     return median(ordered), ordered[k - 1], ordered[-k]
-
-
-def in_process(forward: Callable[[Tensor], Tensor], rows: np.ndarray, seconds: float) -> Callable[[], Run]:
-    """Runs of about `seconds` in which `forward` is called with `rows`, a tensor already, again and again."""
-    images = torch.from_numpy(rows)
-
-    def run() -> Run:
-        times = []
-        begin = end = time.perf_counter()
-        with torch.inference_mode():
-            while not times or end < begin + seconds:
-                start = end
-                forward(images)
-                end = time.perf_counter()
-                times.append(1000 * (end - start))
-        return Run(len(times), end - begin, len(rows), tuple(times))
-
-    return run
 
 
 def through_server(oracle: Oracle, rows: np.ndarray, seconds: float) -> Reading:
