@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from oracle_server.models.repository import Repository
 from oracle_server.operator import RemoteOperator, admin_socket
 from oracle_server.victims.conv_classifier import ConvClassifier
 from oracle_server.victims.softmax_regression import SoftmaxRegression
+from protos import archive
 from protos.mirage.v1 import oracle_pb2
 from protos.mirage.v1.admin_pb2 import CreateKeyRequest
 
@@ -35,6 +37,7 @@ CLASSES, BATCH = 40, 64
 IN_FLIGHT = WINDOW
 THREADS = 1  # torch threads, of the server and of the model in process
 _START_SECONDS = 120.0
+_LOG = "server.log"
 _folders = itertools.count()
 
 
@@ -79,6 +82,12 @@ class Rig:
             host(_MODELS[model](shape).eval(), Repository(self.folder), Draft(model, "1", shape))
         return self.folder
 
+    def module(self, model: str) -> nn.Module:
+        """A hosted model as whoever made it has it: the module that its archive was exported from, weights and all."""
+        module = _MODELS[model](self.shapes[model]).eval()
+        module.load_state_dict(archive.load(self.folder / "models" / model / "1" / "model.pt2").state_dict())
+        return module
+
     def noise(self, model: str, rows: int = BATCH) -> np.ndarray:
         """Images (rows, *shape) for a model, float32 in [0, 1)."""
         return noise((rows, *self.shapes[model]))
@@ -93,6 +102,12 @@ class Served:
 
     def archive(self, model: str) -> Path:
         return self._root / "models" / model / "1" / "model.pt2"
+
+    def form(self, model: str) -> tuple[str, int]:
+        """The form that the server chose for a model, and the rows of a forward pass at most, from its log."""
+        said = re.search(rf" {model}/1 runs (\w+), at most (\d+) rows", (self._root / _LOG).read_text())
+        assert said, f"the log of the server says nothing of {model}"
+        return said[1], int(said[2])
 
     def keys(
         self, model: str, number: int = 1, label: str = "", defences: Iterable[oracle_pb2.Defence] = ()
@@ -118,7 +133,7 @@ class Served:
 @contextmanager
 def served(root: Path) -> Iterator[Served]:
     """A server process on loopback until the block is left."""
-    state, log = root / "server.json", root / "server.log"
+    state, log = root / "server.json", root / _LOG
     command = [sys.executable, "-m", "benchmarks.host", str(root), str(THREADS)]
     environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)}
     with log.open("wb") as out:
