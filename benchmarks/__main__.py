@@ -21,6 +21,7 @@ from rich.table import Table
 
 from benchmarks import attacker_kills, attacks, faults, fuzz, hostile, ledger, payload, response_defence, speed
 from benchmarks.common import BATCH, IN_FLIGHT, THREADS, Rig, served
+from benchmarks.peers import measure as peers
 from referee.atomic import write_atomically
 from referee.report.summary import Figure, read, write
 
@@ -28,6 +29,7 @@ _RATIOS = {
     "speed": speed.measure,
     "ledger": ledger.measure,
     "payload": payload.measure,
+    "peers": peers.measure,
     "response_defence": response_defence.measure,
     "attacks": attacks.measure,
 }
