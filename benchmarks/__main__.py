@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import attacker_kills, attacks, faults, fuzz, hostile, ledger, payload, response_defence, speed
+from benchmarks import attacker_kills, attacks, faults, fuzz, growth, hostile, ledger, payload, response_defence, speed
 from benchmarks.common import BATCH, IN_FLIGHT, THREADS, Rig, served
 from benchmarks.peers import measure as peers
 from referee.atomic import write_atomically
@@ -39,6 +39,7 @@ _SERIES: dict[str, tuple[Callable[..., list[Figure]], dict[str, Any]]] = {
     "attacker_kills": (attacker_kills.measure, {"kills": 1, "methods": ("random_draws",)}),
     "hostile": (hostile.measure, {"part": 0.02}),
     "fuzz": (fuzz.measure, {"inputs": 300}),
+    "growth": (growth.measure, {"connections": 4, "keys": 50, "lines": 2000, "seconds": 0.5}),
 }
 
 

@@ -6,13 +6,11 @@ Harness and state machine are those of the tests; here the series are long.
 from __future__ import annotations
 
 import contextlib
-import secrets
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 
 import grpc
@@ -20,10 +18,9 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from benchmarks.common import Rig
-from oracle_server.guard import new_token
-from oracle_server.ledger import Charge, Key, SqliteLedger
+from benchmarks.filled import fill
+from oracle_server.ledger import SqliteLedger
 from oracle_server.operator import ledger_path
-from oracle_server.threat_model import Access, Contract
 from referee.report.summary import Figure
 from tests.broken_ledgers import BROKEN, is_caught
 from tests.hosted import host_models
@@ -33,8 +30,6 @@ from tests.serving import Caller, Forker, Server, inputs
 
 __all__ = ["measure"]
 
-_KEYS = 100  # that share the lines of a long ledger
-_AT_ONCE = 50_000  # lines in one commit
 _WRITING_SECONDS = 0.5
 
 
@@ -81,7 +76,7 @@ def _restart(forker: Forker, long: Path, empty: Path, lines: int, restarts: int)
     """Seconds from the start of the server's process to its first answer, of a process that has imported its code: it
     is forked from one that has. With imports, and with an empty ledger, in `extra`.
     """
-    key = _fill(ledger_path(long), lines)
+    key = fill(ledger_path(long), "linear/1", lines=lines)[-1]
     with contextlib.closing(Server(forker, empty)) as server:
         nothing = list(_restarts(server, server.new_key(), restarts))
     with contextlib.closing(Server(forker, long)) as server:
@@ -97,24 +92,6 @@ def _restart(forker: Forker, long: Path, empty: Path, lines: int, restarts: int)
         "whole_command_with_imports": whole,
     }
     return Figure("faults/restart_seconds", max(seconds), "seconds", at_most=2, extra=extra)
-
-
-def _fill(path: Path, lines: int) -> str:
-    """Charge one row `lines` times, a share to each key; the last key's token."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(SqliteLedger(path)) as ledger:
-        keys = []
-        for _ in range(_KEYS):
-            token, key_id, secret_sha256 = new_token()
-            keys.append(Key(key_id, "", "linear/1", Contract(Access.SCORES), secret_sha256, time.time()))
-            ledger.add_key(keys[-1])
-        for first in range(0, lines, _AT_ONCE):
-            batch = [
-                (ledger.reserve(keys[n % _KEYS], secrets.token_bytes(16), 1), "Predict", bytes(32), Future[Charge]())
-                for n in range(first, min(first + _AT_ONCE, lines))
-            ]
-            ledger._commit(batch)  # as the writer thread does, which takes fewer at once
-    return token
 
 
 def _restarts(server: Server, caller: Caller, restarts: int) -> Iterator[float]:

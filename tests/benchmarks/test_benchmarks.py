@@ -44,6 +44,7 @@ SERIES = {
     "ledger/state_machine_examples", "ledger/state_machine_examples/broken_caught",
     "faults/attacker_kills/random_draws", "faults/attacker_kills/random_draws/unequal",
     "faults/attacker_kills/unequal", "hostile/honest_share", "hostile/memory_growth",
+    "bench/growth/connections", "bench/growth/keys", "bench/growth/rows", "bench/growth/memory",
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def run_quickly(*names: str, out: Path, work: Path, seconds: float = 0.01) -> su
 def test_the_long_series_run_and_leave_other_figures_as_they_are(tmp_path: Path) -> None:
     out, work = tmp_path / "results", tmp_path / "work"
     write([Figure("bench/of/before", 3.0), Figure("faults/server_kills", 7, "kills")], out / "summary.json")
-    done = run_quickly("faults", "attacker_kills", "hostile", out=out, work=work, seconds=0.2)
+    done = run_quickly("faults", "attacker_kills", "hostile", "growth", out=out, work=work, seconds=0.2)
     figures = read(out / "summary.json")
     assert {*SERIES, "bench/of/before"} <= set(figures)
     assert all(name in done.stdout for name in SERIES)

@@ -1,0 +1,147 @@
+"""What grows with connections, keys, lines of the ledger, and time: neither the cost of a row nor the memory.
+
+The cost of a row is the time of all processors that the server's process took for it, by its own clock. Time on the
+wall would be no measure of the server: its callers share the machine and have more to do themselves with more
+connections. It is told beside it, `wall`, as the ratio of rows a second. Rows are counted by the ledger. Rows of the
+softmax model are asked one by one, since a cost by the call is diluted by larger requests.
+
+Two servers that are compared both run all the time, and are asked by turns; who is not asked does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.callers import Callers, Load
+from benchmarks.common import Rig, served
+from benchmarks.filled import fill
+from benchmarks.readings import alternated, middle
+from oracle_server.operator import ledger_path
+from referee.report.summary import Figure
+
+__all__ = ["measure"]
+
+_MODEL, _CALLERS = "softmax", 32
+_BOUND = 1.1
+_FEW_LINES = 1_000
+_PARTS = 10  # of the time in which memory is looked at; the first is the warm-up
+
+
+def measure(
+    rig: Rig, connections: int = 256, keys: int = 100_000, lines: int = 1_000_000, seconds: float = 600.0
+) -> list[Figure]:
+    """The cost of a row with so many connections over one, with so many keys over one, with so many lines of the log
+    over a thousand; the server's memory after so many seconds at full load, over what it was after a tenth of them.
+    """
+    return [_connections(rig, connections), _keys(rig, keys), _lines(rig, lines), _memory(rig, seconds)]
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Seconds a row: of the server's processors, and on the wall."""
+
+    cpu: float
+    wall: float
+
+
+class _Place:
+    """A running server whose ledger has a past."""
+
+    def __init__(self, rig: Rig, name: str, stack: ExitStack, keys: int = 1, lines: int = 0) -> None:
+        root = Rig(rig.folder / name, quick=rig.quick).models(_MODEL)
+        self._ledger, self._shape = ledger_path(root), rig.shapes[_MODEL]
+        self._tokens = fill(self._ledger, f"{_MODEL}/1", keys, lines)
+        self._stack = stack
+        stack.enter_context(served(root))
+        told = json.loads((root / "server.json").read_text())
+        self._address: str = told["address"]
+        self._pid: int = told["pid"]
+
+    def load(self, callers: int = _CALLERS, connections: int = 0) -> Callers:
+        """Callers who share the keys of the ledger, in turns."""
+        keys = tuple(self._tokens)
+        load = Load("mirage", self._address, self._shape, callers, keys=keys, connections=connections)
+        return self._stack.enter_context(Callers(load))
+
+    def cost(self, callers: Callers, seconds: float) -> Callable[[], _Cost]:
+        def reading() -> _Cost:
+            cpu, charged = self._cpu(), self._charged()
+            run = callers.run(seconds)
+            return _Cost((self._cpu() - cpu) / (self._charged() - charged), 1 / run.rows_a_second)
+
+        return reading
+
+    def _cpu(self) -> float:
+        """Seconds of processor time that the server's process has taken: the clock that Linux keeps for it."""
+        return time.clock_gettime(~self._pid << 3 | 2)
+
+    def _charged(self) -> int:
+        """Rows of the log: each request has one."""
+        with closing(sqlite3.connect(f"{self._ledger.absolute().as_uri()}?mode=ro", uri=True)) as ledger:
+            (lines,) = ledger.execute("SELECT coalesce(max(sequence), 0) FROM log").fetchone()
+        return int(lines)
+
+    @property
+    def resident(self) -> int:
+        """Bytes of the server's memory."""
+        (line,) = (text for text in Path(f"/proc/{self._pid}/status").read_text().splitlines() if "VmRSS" in text)
+        return 1024 * int(line.split()[1])
+
+
+def _connections(rig: Rig, connections: int) -> Figure:
+    """As many callers at once, each on a connection of its own, over the same on one."""
+    with ExitStack() as stack:
+        place = _Place(rig, "together", stack)
+        many, one = (place.cost(place.load(connections, shared), rig.seconds) for shared in (connections, 1))
+        return _growth("connections", many, one, rig.rounds, callers=connections)
+
+
+def _keys(rig: Rig, keys: int) -> Figure:
+    """A key after the other, none of them again before all others, over one key alone."""
+    with ExitStack() as stack:
+        places = [_Place(rig, name, stack, keys=of_them) for name, of_them in (("keys", keys), ("key", 1))]
+        many, one = (place.cost(place.load(), rig.seconds) for place in places)
+        return _growth("keys", many, one, rig.rounds, keys=keys, callers=_CALLERS)
+
+
+def _lines(rig: Rig, lines: int) -> Figure:
+    """The same keys on a long ledger, over those on a short one."""
+    with ExitStack() as stack:
+        lengths = (("long", lines), ("short", min(lines, _FEW_LINES)))
+        places = [_Place(rig, name, stack, keys=_CALLERS, lines=length) for name, length in lengths]
+        long, short = (place.cost(place.load(), rig.seconds) for place in places)
+        return _growth("rows", long, short, rig.rounds, lines=lines, callers=_CALLERS)
+
+
+def _growth(name: str, much: Callable[[], _Cost], little: Callable[[], _Cost], rounds: int, **told: int) -> Figure:
+    pairs = alternated((much, little), rounds)
+    value, low, high = middle([a.cpu / b.cpu for a, b in pairs])
+    extra = {
+        "first": 1e6 * median(a.cpu for a, _ in pairs),
+        "second": 1e6 * median(b.cpu for _, b in pairs),
+        "readings_unit": "us of cpu/row",
+        "wall": median(a.wall / b.wall for a, b in pairs),
+        "rounds": rounds,
+    }
+    return Figure(f"bench/growth/{name}", value, low=low, high=high, at_most=_BOUND, extra=extra | told)
+
+
+def _memory(rig: Rig, seconds: float) -> Figure:
+    """What is resident at the end, over what is after the warm-up."""
+    with ExitStack() as stack:
+        place = _Place(rig, "hours", stack, keys=_CALLERS)
+        callers, bytes_ = place.load(), []
+        for _ in range(_PARTS):
+            callers.run(seconds / _PARTS)
+            bytes_.append(place.resident)
+        logged = place._charged()
+    extra = {"first": bytes_[-1] / 2**20, "second": bytes_[0] / 2**20, "readings_unit": "MiB"}
+    told = {"seconds": seconds, "bytes": bytes_, "rows": logged, "callers": _CALLERS}
+    return Figure("bench/growth/memory", bytes_[-1] / bytes_[0], at_most=_BOUND, extra=extra | told)
