@@ -9,11 +9,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from oracle_server.errors import Reason, Refusal
-from oracle_server.ledger import Charge, Entry, Key, Reservation, Usage
+from oracle_server.ledger import Charge, Digest, Entry, Key, Reservation, Usage
 
 __all__ = ["MemoryLedger"]
 
@@ -24,6 +24,7 @@ class MemoryLedger:
     def __init__(self) -> None:
         self.server_secret = secrets.token_bytes(32)
         self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="memory-ledger")
         self._keys: dict[str, Key] = {}
         self._log: list[Entry] = []
         self._known: dict[tuple[str, bytes], Entry] = {}
@@ -72,16 +73,17 @@ class MemoryLedger:
         with self._lock:
             self._reserved[reservation.key_id] -= reservation.rows
 
-    def charge(self, reservation: Reservation, rpc: str, digest: bytes) -> Future[Charge]:
-        """A future that is done already."""
-        future: Future[Charge] = Future()
+    def charge(self, reservation: Reservation, rpc: str, digest: Digest) -> Future[Charge]:
+        """As on disk, the digest is made beside those who wait for answers."""
+        return self._thread.submit(self._charge, reservation, rpc, digest)
+
+    def _charge(self, reservation: Reservation, rpc: str, digest: Digest) -> Charge:
+        made = digest if isinstance(digest, bytes) else digest()
         with self._lock:
-            outcome = self._enter(reservation, rpc, digest)
-        if isinstance(outcome, Charge):
-            future.set_result(outcome)
-        else:
-            future.set_exception(outcome)
-        return future
+            outcome = self._enter(reservation, rpc, made)
+        if isinstance(outcome, Refusal):
+            raise outcome
+        return outcome
 
     def _enter(self, reservation: Reservation, rpc: str, digest: bytes) -> Charge | Refusal:
         key_id, rows, pair = reservation.key_id, reservation.rows, (reservation.key_id, reservation.request_id)
@@ -108,4 +110,4 @@ class MemoryLedger:
             return iter(self._log[after : after + limit])
 
     def close(self) -> None:
-        """Nothing to write."""
+        self._thread.shutdown()

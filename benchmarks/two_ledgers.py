@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import chain
 
-from oracle_server.ledger import Charge, Entry, Key, Ledger, Reservation, Usage
+from oracle_server.ledger import Charge, Digest, Entry, Key, Ledger, Reservation, Usage
 
 __all__ = ["IN_MEMORY", "TwoLedgers"]
 
@@ -52,7 +52,7 @@ class TwoLedgers:
     def cancel(self, reservation: Reservation) -> None:
         self._of(reservation.key_id).cancel(reservation)
 
-    def charge(self, reservation: Reservation, rpc: str, digest: bytes) -> Future[Charge]:
+    def charge(self, reservation: Reservation, rpc: str, digest: Digest) -> Future[Charge]:
         return self._of(reservation.key_id).charge(reservation, rpc, digest)
 
     def usage(self, key_id: str) -> Usage:

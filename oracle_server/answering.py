@@ -13,7 +13,7 @@ import numpy as np
 
 from defenses.response import defend
 from oracle_server.arrivals import Arrivals
-from oracle_server.charging import AT_ONCE, Charging, Question
+from oracle_server.charging import Charging, Question
 from oracle_server.detections import Watch
 from oracle_server.errors import Refusal
 from oracle_server.inputs import to_float32
@@ -24,6 +24,8 @@ from oracle_server.rates import Rates
 from oracle_server.threat_model import Released, release, release_values
 
 __all__ = ["Answer", "Answering", "budget_left"]
+
+_AT_ONCE = 1 << 18  # bytes of inputs that are hashed sooner than a thread wakes up
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Answering:
         self._watch = Watch(ledger)
         self._arrivals = Arrivals()
         self._in_flight: dict[tuple[str, bytes], _Flight] = {}
-        self._charges: set[asyncio.Task[Charge]] = set()  # on their way to the disk
+        self._charges: set[asyncio.Future[Charge]] = set()  # on their way to the disk
 
     async def answer(self, question: Question) -> Answer:
         """The answer, once its charge is durable; a `Refusal` says whether it was charged all the same.
@@ -83,22 +85,22 @@ class Answering:
             return await self._answer(question, charging)
         finally:
             charging.abandon()
-            if charging.task is None or charging.task.done():
+            if charging.charge is None or charging.charge.done():
                 self._end(pair, flight)
             else:
-                charging.task.add_done_callback(lambda _: self._end(pair, flight))
+                charging.charge.add_done_callback(lambda _: self._end(pair, flight))
 
     def _end(self, pair: tuple[str, bytes], flight: _Flight) -> None:
         if self._in_flight.get(pair) is flight:
             del self._in_flight[pair]
         flight.ended.set_result(None)
 
-    def _charged(self, question: Question, charge: asyncio.Task[Charge]) -> None:
+    def _charged(self, question: Question, charge: asyncio.Future[Charge]) -> None:
         self._charges.add(charge)
         charge.add_done_callback(self._charge_done)
         self._watch.look(question.key, question.hosted.card, question.inputs, charge)
 
-    def _charge_done(self, charge: asyncio.Task[Charge]) -> None:
+    def _charge_done(self, charge: asyncio.Future[Charge]) -> None:
         self._charges.discard(charge)
         if not charge.cancelled():
             charge.exception()  # whoever waits for the answer has it, unless its caller left
@@ -127,7 +129,7 @@ class Answering:
             values = to_float32(question.inputs, card)  # the same draw for the same image in any dtype
             return release(logits, key.contract, defend(key.contract.defences, seed, keyed_seed, values))
 
-        return defended() if 4 * question.inputs.size <= AT_ONCE else await asyncio.to_thread(defended)
+        return defended() if 4 * question.inputs.size <= _AT_ONCE else await asyncio.to_thread(defended)
 
     async def settle(self) -> None:
         """Wait until detectors have looked at what was asked so far."""

@@ -14,9 +14,7 @@ from oracle_server.hosted import Hosted
 from oracle_server.ledger import Charge, Key, Ledger
 from protos.codec import digest, raw, wire_dtype
 
-__all__ = ["AT_ONCE", "Charging", "Question"]
-
-AT_ONCE = 1 << 18  # bytes that are hashed sooner than a thread wakes up
+__all__ = ["Charging", "Question"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +36,13 @@ class Charging:
     """
 
     def __init__(
-        self, ledger: Ledger, question: Question, arrivals: Arrivals, new: Callable[[asyncio.Task[Charge]], None]
+        self, ledger: Ledger, question: Question, arrivals: Arrivals, new: Callable[[asyncio.Future[Charge]], None]
     ) -> None:
         self._ledger = ledger
         self._question = question
         self._arrivals = arrivals
         self._new = new
-        self.task: asyncio.Task[Charge] | None = None  # of a charge that was started
+        self.charge: asyncio.Future[Charge] | None = None  # that was started
         self._retry: Charge | None = None
         self.started = False
 
@@ -55,7 +53,8 @@ class Charging:
         if entry is None:
             self._reservation = self._ledger.reserve(key, request_id, len(self._question.inputs))
             return
-        if (entry.model, entry.digest) != (key.model, await self._digest()):
+        same = entry.model == key.model and entry.digest == await asyncio.to_thread(self._digest)
+        if not same:
             raise Refusal(Reason.ID_REUSED, "this request id was used for other bytes: take a new id")
         self._retry = Charge(0, self._ledger.usage(key.key_id).spent, entry.sequence, entry.link)
 
@@ -63,8 +62,9 @@ class Charging:
         """Write the charge; its rows have gone into a forward pass."""
         self.started = True
         if self._retry is None:
-            self.task = asyncio.create_task(self._charge())
-            self._new(self.task)
+            charge = self._ledger.charge(self._reservation, self._question.rpc, self._digest)
+            self.charge = self._arrivals.of(charge)
+            self._new(self.charge)
 
     def abandon(self) -> None:
         """Give the reservation back if the forward pass never began."""
@@ -73,18 +73,11 @@ class Charging:
 
     async def done(self) -> Charge:
         """The charge, once it is durable."""
-        if self.task is not None:
-            return await asyncio.shield(self.task)  # who lets go of the answer does not take back the charge
+        if self.charge is not None:
+            return await asyncio.shield(self.charge)  # who lets go of the answer does not take back the charge
         assert self._retry is not None
         return self._retry
 
-    async def _charge(self) -> Charge:
-        digest = await self._digest()
-        return await self._arrivals.of(self._ledger.charge(self._reservation, self._question.rpc, digest))
-
-    async def _digest(self) -> bytes:
+    def _digest(self) -> bytes:
         inputs = self._question.inputs
-        parts = str((wire_dtype(inputs.dtype), *inputs.shape)).encode(), raw(inputs)
-        if inputs.nbytes <= AT_ONCE:
-            return digest(*parts)
-        return await asyncio.to_thread(digest, *parts)
+        return digest(str((wire_dtype(inputs.dtype), *inputs.shape)).encode(), raw(inputs))

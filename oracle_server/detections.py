@@ -86,7 +86,7 @@ class Watch:
         if rates:
             self._slow.take(replace(key, contract=replace(key.contract, rate=min(rates))), rows)
 
-    def look(self, key: Key, card: Card, inputs: np.ndarray, charge: asyncio.Task[Charge]) -> None:
+    def look(self, key: Key, card: Card, inputs: np.ndarray, charge: asyncio.Future[Charge]) -> None:
         """Look at new rows (N, *input_shape), in the order of the calls; what is found counts once they are charged."""
         if not key.contract.detections:
             return
@@ -106,7 +106,7 @@ class Watch:
             await self.settle()
         self._thread.shutdown()
 
-    async def _look(self, key: Key, card: Card, inputs: np.ndarray, charge: asyncio.Task[Charge]) -> None:
+    async def _look(self, key: Key, card: Card, inputs: np.ndarray, charge: asyncio.Future[Charge]) -> None:
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._thread, self._observe, key, card, inputs)
             if not found:

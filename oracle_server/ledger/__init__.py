@@ -3,6 +3,7 @@
 from oracle_server.ledger.chain import audit_key_path
 from oracle_server.ledger.interface import (
     Charge,
+    Digest,
     Entry,
     Flag,
     Key,
@@ -16,6 +17,7 @@ from oracle_server.ledger.sqlite import SqliteLedger
 
 __all__ = [
     "Charge",
+    "Digest",
     "Entry",
     "Flag",
     "Key",

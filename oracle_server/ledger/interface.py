@@ -10,14 +10,18 @@ a retry: it costs nothing. With other bytes it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
 from oracle_server.threat_model import Contract
 
-__all__ = ["Charge", "Entry", "Flag", "Key", "Ledger", "LedgerError", "LedgerLocked", "Reservation", "Usage"]
+__all__ = ["Charge", "Digest", "Entry", "Flag", "Key", "Ledger", "LedgerError", "LedgerLocked", "Reservation", "Usage"]
+
+
+# Of the bytes that were asked, 32 bytes; or what makes it, which the ledger does beside those who wait for answers.
+Digest = bytes | Callable[[], bytes]
 
 
 class LedgerError(RuntimeError):
@@ -123,7 +127,7 @@ class Ledger(Protocol):
     def known(self, key_id: str, request_id: bytes) -> Entry | None: ...
     def reserve(self, key: Key, request_id: bytes, rows: int) -> Reservation: ...
     def cancel(self, reservation: Reservation) -> None: ...
-    def charge(self, reservation: Reservation, rpc: str, digest: bytes) -> Future[Charge]: ...
+    def charge(self, reservation: Reservation, rpc: str, digest: Digest) -> Future[Charge]: ...
 
     def flag(self, flag: Flag) -> bool: ...
     def flags(self, key_id: str) -> list[Flag]: ...

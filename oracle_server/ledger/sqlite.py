@@ -25,7 +25,7 @@ from typing import Any
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger.chain import ENTRY, Chain, audit_key_path
 from oracle_server.ledger.flags import FLAG_TABLE, FlagTable
-from oracle_server.ledger.interface import Charge, Entry, Key, LedgerError, Reservation, Usage
+from oracle_server.ledger.interface import Charge, Digest, Entry, Key, LedgerError, Reservation, Usage
 from oracle_server.ledger.keys import KEY_TABLE, Account, KeyTable
 from oracle_server.ledger.place import Place
 from oracle_server.ledger.secrets import SECRET_TABLE, SecretTable
@@ -52,6 +52,7 @@ _LINE = f"({', '.join('?' * _COLUMNS)})"
 _SPEND = "UPDATE keys SET spent = spent + ?, downloads = downloads + ? WHERE key_id = ? RETURNING spent"
 _NOT_WRITTEN = "the ledger could not be written, nothing was charged: tell the operator"
 
+_Asked = tuple[Reservation, str, Digest, "Future[Charge]"]
 _Pending = tuple[Reservation, str, bytes, "Future[Charge]"]
 
 
@@ -88,7 +89,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         self._lock = threading.Lock()  # the reader connection and the reservations
         self._accounts: dict[str, Account] = {}
         self._known_keys: dict[str, Key] = {}
-        self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._thread.start()
 
@@ -119,7 +120,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         with self._lock:
             return _find(self._reader, key_id, request_id)
 
-    def charge(self, reservation: Reservation, rpc: str, digest: bytes) -> Future[Charge]:
+    def charge(self, reservation: Reservation, rpc: str, digest: Digest) -> Future[Charge]:
         """Queue a reservation for the next commit. The future gives the `Charge` once it is on disk, or a `Refusal`."""
         future: Future[Charge] = Future()
         future.set_running_or_notify_cancel()  # nobody takes a charge back half-way
@@ -136,7 +137,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
                     last = True
                     break
                 batch.append(item)
-            self._commit(batch)
+            self._commit([(held, rpc, d if isinstance(d, bytes) else d(), future) for held, rpc, d, future in batch])
             if last:
                 return
 
