@@ -101,7 +101,7 @@ async def _answer(load: Load) -> bytes | None:
     async with AsyncExitStack() as stack:
         try:
             return await PROTOCOLS[load.protocol](load, stack)[0]()
-        except (OSError, EOFError, RuntimeError, grpc.aio.AioRpcError):
+        except (OSError, EOFError, RuntimeError, grpc.RpcError):
             return None
 
 

@@ -37,7 +37,6 @@ class Model:
 
 def main(path: str, port: int) -> None:
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     # The paths of its sockets must be short.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         ray.init(
@@ -46,6 +45,7 @@ def main(path: str, port: int) -> None:
         )  # fmt: skip
         serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config=_QUIET)
         serve.run(Model.bind(path), route_prefix="/")
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())  # now, since Ray has a handler of its own
         stop.wait()
         serve.shutdown()
         ray.shutdown()
