@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from protos.inference import open_inference_pb2 as v2
 from protos.mirage.v1 import oracle_pb2 as pb
 from protos.mirage.v1.tensor_pb2 import DTYPE_FLOAT16, DTYPE_UINT8
 from tests.fuzz.targets import HEADERS
@@ -80,10 +81,49 @@ def request(data: bytes, draw: random.Random) -> bytes:
     return message.SerializeToString()
 
 
-def call(data: bytes, draw: random.Random) -> bytes:
-    """A call of the target `predict`: mostly under the same header, its request changed."""
-    header = data[:1] if data and draw.randrange(8) else bytes((draw.randrange(len(HEADERS)),))
-    return header + request(data[1:], draw)
+def infer_request(data: bytes, draw: random.Random) -> bytes:
+    """A ModelInferRequest with one of its fields changed; bytes that are none are garbled."""
+    try:
+        message = v2.ModelInferRequest.FromString(data)
+    except DecodeError:
+        return garble(data, draw)
+    tensor = message.inputs[0] if message.inputs else message.inputs.add(name="input")
+    kind = draw.randrange(9)
+    if kind == 0:
+        message.id = draw.choice(("", "1", "9f1c24a6-5c1e-4d6b-8a34-2f1f5b1f7c01", "é" * 9, "x" * 1025))
+    elif kind == 1:
+        tensor.datatype = draw.choice(("FP32", "FP16", "UINT8", "FP64", "INT64", "BYTES", "BOOL", "float32", ""))
+    elif kind == 2:
+        tensor.shape[:] = [draw.choice(_NUMBERS) for _ in range(draw.randrange(10))]
+    elif kind == 3:
+        rows = draw.randrange(7)
+        tensor.datatype, tensor.shape[:] = "FP32", [rows, 3]
+        message.raw_input_contents[:] = [b"".join(draw.choices(_FLOATS[:3], k=3 * rows))]
+        tensor.ClearField("contents")
+    elif kind == 4:
+        field = draw.choice(("fp32_contents", "fp32_contents", "fp64_contents", "uint_contents", "int64_contents"))
+        getattr(tensor.contents, field).extend([draw.choice((0, 1, 255, 256))] * draw.choice((1, 3, 9)))
+        del message.raw_input_contents[draw.randrange(2) :]
+    elif kind == 5:
+        message.raw_input_contents.append(draw.choice(_FLOATS) * draw.choice((0, 1, 3)))
+    elif kind == 6:
+        message.outputs.add(name=draw.choice(("scores", "scores", "label", "", "é")))
+    elif kind == 7:
+        holder = draw.choice((message, tensor, *message.outputs))
+        holder.parameters[draw.choice(("sequence_id", "classification", "priority", "é"))].int64_param = 1
+    else:
+        return garble(message.SerializeToString(), draw)
+    return message.SerializeToString()
+
+
+def _call(change: Mutator) -> Mutator:
+    """A call of the target `predict` or `infer`: mostly under the same header, its request changed."""
+
+    def call(data: bytes, draw: random.Random) -> bytes:
+        header = data[:1] if data and draw.randrange(8) else bytes((draw.randrange(len(HEADERS)),))
+        return header + change(data[1:], draw)
+
+    return call
 
 
 def archive(data: bytes, draw: random.Random) -> bytes:
@@ -165,4 +205,9 @@ def _json(content: bytes, draw: random.Random) -> bytes:
     return json.dumps(root).encode()
 
 
-MUTATORS: dict[str, Mutator] = {"codec": request, "archive": archive, "predict": call}
+MUTATORS: dict[str, Mutator] = {
+    "codec": request,
+    "archive": archive,
+    "predict": _call(request),
+    "infer": _call(infer_request),
+}

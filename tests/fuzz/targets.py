@@ -3,6 +3,7 @@
     codec    a PredictRequest, parsed and decoded against a model's card
     archive  a model archive, checked and not loaded
     predict  a whole call: the guard, a real service, scheduler and ledger, under one of several keys
+    infer    the same by the Open Inference Protocol
 
 Each checks on its way what must hold whatever the bytes are. Anything that a target raises is a crash; a word that is
 not in `DOCUMENTED` is an answer that nobody has promised.
@@ -26,12 +27,16 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from oracle_server.errors import Reason, Refusal
-from oracle_server.guard import Guard, new_token
+from oracle_server.guard import Guard, RequestType, new_token
+from oracle_server.hosted import Models
 from oracle_server.inputs import decode_inputs, to_float32
 from oracle_server.ledger import Key
+from oracle_server.open_inference import OpenInference
 from oracle_server.threat_model import Access, Contract
 from protos import archive as archives
 from protos.archive import UnsafeArchive
+from protos.inference import open_inference_pb2 as v2
+from protos.inference.codec import InferRequest
 from protos.mirage.v1 import oracle_pb2 as pb
 from tests.world import CARD, MAX_ROWS, World, world
 
@@ -39,7 +44,6 @@ __all__ = ["CORPUS", "DOCUMENTED", "HEADERS", "TARGETS", "Target", "corpus"]
 
 CORPUS = Path(__file__).with_name("corpus")
 DOCUMENTED = {reason.name for reason in Reason} | {"ANSWERED", "UNSAFE"}
-_RPC = "/mirage.v1.Oracle/Predict"
 Target = Callable[[bytes], str]
 
 
@@ -89,15 +93,31 @@ def archive() -> Iterator[Target]:
         yield run
 
 
-@contextlib.contextmanager
-def predict() -> Iterator[Target]:
+def predict() -> AbstractContextManager[Target]:
     """The first byte says which header comes along (see `HEADERS`), the rest are the request's."""
+    return _calls("/mirage.v1.Oracle/Predict", pb.PredictRequest, lambda made: made.service.predict, _predicted)
+
+
+def infer() -> AbstractContextManager[Target]:
+    """The same for a ModelInferRequest."""
+
+    def handler(made: World) -> Any:
+        return OpenInference(Models(made.hosted), made.answering).model_infer
+
+    return _calls("/inference.GRPCInferenceService/ModelInfer", InferRequest, handler, _inferred)
+
+
+@contextlib.contextmanager
+def _calls(
+    rpc: str, request_type: RequestType, handler: Callable[[World], Any], answered: Callable[[bytes, str], None]
+) -> Iterator[Target]:
     loop = asyncio.new_event_loop()
     with contextlib.closing(loop), tempfile.TemporaryDirectory(prefix="mf", dir=_memory()) as folder:
         opened = world(Contract(Access.SCORES), folder=Path(folder))
         made = loop.run_until_complete(opened.__aenter__())
+        call: Any = Guard(made.ledger).unary(rpc, request_type, handler(made))
         try:
-            yield _Place(loop, made).run
+            yield _Place(loop, made, call.unary_unary, answered).run
         finally:
             loop.run_until_complete(opened.__aexit__(None, None, None))
 
@@ -130,16 +150,16 @@ class _Context:
 class _Place:
     """A service in this process, with a key for each of the headers that have one."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, made: World) -> None:
-        self._loop, self._made = loop, made
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, made: World, call: Any, answered: Callable[[bytes, str], None]
+    ) -> None:
+        self._loop, self._made, self._call, self._answered = loop, made, call, answered
         tokens = {name: self._key(name) for name in ("scores", "label", "budget", "revoked")}
         self._made.ledger.revoke(tokens["revoked"].split("_")[1], 0.0)
         one = {name: (f"Bearer {token}",) for name, token in tokens.items()}
         one |= {"none": (), "unknown": (f"Bearer {new_token()[0]}",), "scheme": (f"Basic {tokens['scores']}",)}
         one["twice"] = one["scores"] * 2
         self._metadata = [tuple(("authorization", text) for text in one[name]) for name in HEADERS]
-        handler = Guard(self._made.ledger).unary(_RPC, pb.PredictRequest, self._made.service.predict)
-        self._call: Any = handler.unary_unary
 
     def _key(self, name: str) -> str:
         contract = Contract(Access(name if name == "label" else "scores"), budget=40 if name == "budget" else None)
@@ -152,7 +172,7 @@ class _Place:
         context, passes = _Context(self._metadata[header]), self._made.model.passes
         answer = self._loop.run_until_complete(self._call(body, context))
         if context.code is grpc.StatusCode.OK:
-            _answered(answer, HEADERS[header])
+            self._answered(answer, HEADERS[header])
             return "ANSWERED"
         assert answer == b""
         if not context.trailer:
@@ -164,7 +184,7 @@ class _Place:
         return reason
 
 
-def _answered(answer: bytes, header: str) -> None:
+def _predicted(answer: bytes, header: str) -> None:
     response = pb.PredictResponse.FromString(answer)
     assert header in ("scores", "label", "budget"), "answered without a key"
     assert response.WhichOneof("answer") == ("labels" if header == "label" else "scores")
@@ -172,6 +192,16 @@ def _answered(answer: bytes, header: str) -> None:
     assert 1 <= tensor.shape[0] <= MAX_ROWS
     assert len(tensor.data) == 8 * math.prod(tensor.shape)
     assert response.receipt.rows_charged in (0, tensor.shape[0])
+
+
+def _inferred(answer: bytes, header: str) -> None:
+    response = v2.ModelInferResponse.FromString(answer)
+    assert header in ("scores", "label", "budget"), "answered without a key"
+    (tensor,), (data,) = response.outputs, response.raw_output_contents
+    assert tensor.name == ("label" if header == "label" else "scores")
+    assert 1 <= tensor.shape[0] <= MAX_ROWS
+    assert len(data) == 8 * math.prod(tensor.shape)
+    assert response.parameters["rows_charged"].int64_param in (0, tensor.shape[0])
 
 
 def _told(details: bytes, sentence: str) -> tuple[str, int]:
@@ -194,4 +224,5 @@ TARGETS: dict[str, Callable[[], AbstractContextManager[Target]]] = {
     "codec": codec,
     "archive": archive,
     "predict": predict,
+    "infer": infer,
 }

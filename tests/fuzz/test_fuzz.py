@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oracle_server import inputs
+from oracle_server import inputs, open_inference
 from protos import codec
 from protos.archive import UnsafeArchive
+from protos.inference import open_inference_pb2 as v2
 from protos.mirage.v1.tensor_pb2 import Tensor
 from tests.fuzz import targets
 from tests.fuzz.mutators import MUTATORS
@@ -74,6 +75,10 @@ def _trusting(tensor: Tensor) -> np.ndarray:
     return np.frombuffer(tensor.data, dtype=np.float32, count=int(np.prod(shape))).reshape(shape)
 
 
+def _trusting_both(tensor: v2.ModelInferRequest.InferInputTensor, data: memoryview | None) -> np.ndarray:
+    return np.frombuffer(data or b"", dtype=np.float32, count=int(np.prod(tensor.shape))).reshape(tuple(tensor.shape))
+
+
 def _unreadable(*_: object) -> object:
     raise KeyError("sizes")
 
@@ -81,6 +86,7 @@ def _unreadable(*_: object) -> object:
 PLANTED = {
     "codec": (inputs, "decode", _trusting),
     "predict": (inputs, "decode", _trusting),
+    "infer": (open_inference, "decode", _trusting_both),
     "archive": (targets.archives, "_tensor_bytes", _unreadable),
 }
 
