@@ -30,6 +30,7 @@ from oracle_server.guard import Guard, RequestType
 from oracle_server.hosting import Hosting, NothingToServe, host_all
 from oracle_server.ledger import Ledger
 from oracle_server.metrics import UNCOUNTED, Metrics
+from oracle_server.models.forms import AUTO
 from oracle_server.models.neural import choose_device
 from oracle_server.models.repository import Repository
 from oracle_server.open_inference import OpenInference
@@ -45,7 +46,10 @@ from protos.mirage.v1 import admin_pb2, oracle_pb2
 __all__ = ["ServeOptions", "serve", "write_address"]
 
 _LOG = logging.getLogger(__name__)
-_CONNECTIONS = [  # what a connection may cost that asks for nothing, or takes no answer
+_CONNECTIONS = [  # how bytes come, and what a connection may cost that asks for nothing, or takes no answer
+    ("grpc.http2.max_frame_size", (1 << 24) - 1),  # a body of megabytes comes in few frames, and is on its way before
+    ("grpc.http2.lookahead_bytes", 8 << 20),  # the call asks for it: half again as many such calls a second
+    ("grpc.http2.bdp_probe", 0),  # what is on its way is fixed now, and nobody need measure it
     ("grpc.max_concurrent_streams", 1_000),  # calls under way on one; a client keeps more to itself
     ("grpc.server.max_pending_requests", 20_000),  # that came faster than they are taken up: beyond a thousand gRPC
     ("grpc.server.max_pending_requests_hard_limit", 40_000),  # would cancel calls at random, whoever's they are
@@ -68,6 +72,7 @@ class ServeOptions:
     device: str = "auto"
     threads: int = 1
     batch: int = 64
+    forward: str = AUTO
     max_rows: int = 1024
     max_waiting: int = 16_384
     message_bytes: int = 64 << 20
@@ -100,6 +105,7 @@ async def serve(
         options.max_waiting,
         options.message_bytes,
         metrics,
+        options.forward,
     )
     try:
         models = host_all(repository, hosting, options.upstreams)
