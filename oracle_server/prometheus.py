@@ -154,7 +154,7 @@ class Prometheus(Metrics):
         assert task is not None
         self._connections[task] = writer
         if len(self._connections) > _CONNECTIONS:
-            next(iter(self._connections.values())).transport.abort()
+            self._connections.pop(next(iter(self._connections))).transport.abort()
         try:
             async with asyncio.timeout(_TIMEOUT):
                 writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
@@ -164,7 +164,7 @@ class Prometheus(Metrics):
             pass
         finally:
             writer.transport.abort()
-            del self._connections[task]
+            self._connections.pop(task, None)
 
     def _answer(self, request: bytes) -> bytes:
         """The HTTP answer to a request's head."""
