@@ -18,9 +18,11 @@ from attacker.run import run
 from oracle_server.models.features import host_features
 from oracle_server.models.importing import Draft, host
 from oracle_server.models.repository import Repository
+from protos.inference.open_inference_pb2 import ModelMetadataRequest
 from protos.mirage.v1 import oracle_pb2
 from protos.schema import Output
 from tests.fixtures import Command
+from tests.open_inference import arrays, assert_same, infer, named, request, stub
 from tests.serving import Caller, Forker, Server, inputs, new_root
 
 OUTPUTS = (Output("round", "shape"), Output("tilt", "pose"), Output("long", "shape"), Output("tip", "landmarks"))
@@ -94,6 +96,19 @@ def test_a_key_gets_its_groups_and_no_more(
     wanted = EXACT[:, columns] if step is None else np.rint(EXACT[:, columns] / step) * step
     np.testing.assert_allclose(answer.numbers, wanted, atol=1e-6)
     assert (oracle.spent, oracle.usage().spent) == (9, 9)
+
+
+@pytest.mark.parametrize(("groups", "columns"), [((), 4), (("shape",), 2), (("pose", "landmarks"), 2)])
+def test_the_open_inference_protocol_releases_the_same(service: Server, groups: tuple[str, ...], columns: int) -> None:
+    caller = service.new_key("scores", "features", features=groups)
+    asked = ModelMetadataRequest(name="features")
+    said = stub(caller).ModelMetadata(asked, metadata=caller.metadata, timeout=10)
+    assert [(tensor.name, tensor.datatype, *tensor.shape) for tensor in said.outputs] == [
+        ("values", "FP64", -1, columns)
+    ]
+    answer = infer(caller, request(ROWS, model_name="features"))
+    assert_same(named(answer), arrays(caller.predict(ROWS)))
+    assert named(answer)["values"].shape == (9, columns)
 
 
 def test_answers_to_many_batches_are_joined(connect: Connect) -> None:

@@ -18,8 +18,10 @@ from oracle_server.models.regression import LinearRegression, host_regression
 from oracle_server.models.repository import Repository
 from oracle_server.models.tree import host_tree
 from protos.codec import decode
+from protos.inference.open_inference_pb2 import ModelMetadataRequest
 from protos.schema import Feature
 from tests.fixtures import Command
+from tests.open_inference import arrays, assert_same, infer, named, request, stub
 from tests.serving import Forker, Server, assert_refused, new_root
 from tests.tables import N, whole_tree
 
@@ -124,6 +126,22 @@ def test_a_row_outside_the_schema_costs_nothing(tables: Server, model: str, row:
     )
     assert caller.usage().spent == 0
     assert caller.predict(rows[:1]).receipt.rows_charged == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "access", "output", "shape"),
+    [("tree", "label", "label", [-1]), ("tree", "scores", "scores", [-1, 2]), ("line", "scores", "values", [-1])],
+)
+def test_the_open_inference_protocol_releases_the_same(
+    tables: Server, model: str, access: str, output: str, shape: list[int]
+) -> None:
+    caller = tables.new_key(access, model)
+    said = stub(caller).ModelMetadata(ModelMetadataRequest(name=model), metadata=caller.metadata, timeout=10)
+    assert [(tensor.name, list(tensor.shape)) for tensor in said.outputs] == [(output, shape)]
+    assert said.platform == {"tree": "mirage_tree", "line": "mirage_regression"}[model]
+    assert_same(named(infer(caller, request(ROWS, model_name=model))), arrays(caller.predict(ROWS)))
+    with pytest.raises(grpc.RpcError, match="see the schema"):
+        infer(caller, request(ROWS + 0.5, model_name=model))
 
 
 def test_the_capacity_of_numbers_counts_multiples(tables: Server) -> None:
