@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import signal
@@ -10,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import uvloop
 
 from oracle_server.cli_common import AUDIT_KEY, ROOT, one_sentence
 from oracle_server.ledger import SqliteLedger
 from oracle_server.logs import FORMATTERS
+from oracle_server.memory import keep_freed_memory
 from oracle_server.metrics import UNCOUNTED
+from oracle_server.models.forms import AUTO, Form
 from oracle_server.operator import ledger_path
 from oracle_server.prometheus import Prometheus, metrics_listener
 from oracle_server.server import ServeOptions, serve, write_address
@@ -34,7 +36,15 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--port", default=50051, show_default=True, help="0 picks a free port; see server.json in --root.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--threads", default=1, show_default=True, help="Torch threads of a forward pass on the CPU.")
-@click.option("--batch", default=64, show_default=True, help="Rows in one forward pass.")
+@click.option("--batch", default=64, show_default=True, help="Rows in one forward pass at most.")
+@click.option(
+    "--forward",
+    default=AUTO,
+    show_default=True,
+    type=click.Choice([AUTO, *(form.value for form in Form)]),
+    help="Form in which networks run: auto is the fastest that answers as eager does, to 1e-5 in logits, compiled left "
+    "out, which takes most of a minute at each start and wants a C++ compiler. Where the form fails, eager runs.",
+)
 @click.option("--max-rows", default=1024, show_default=True, help="Rows that one request may carry.")
 @click.option("--max-waiting", default=16_384, show_default=True, help="Rows that may wait for one model.")
 @click.option("--tls-certificate", type=_PEM, help="PEM chain; read again when it changes, with the other TLS files.")
@@ -105,6 +115,7 @@ def serve_(
     contents=typed description=WORDS key-file=PATH ca=PATH plain-text-beyond-loopback=yes. Its card is written at the
     first start; later ones name it again. What an upstream answers is its own: it may depend on the batch.
     """
+    keep_freed_memory()
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key go together")
     if tls_client_ca is not None and tls_certificate is None:
@@ -134,7 +145,7 @@ def serve_(
                     click.echo(f"metrics on http://{metrics.address}/metrics")
 
             try:
-                asyncio.run(serve(ServeOptions(tls=tls, upstreams=proxied, **options), ledger, started, metrics))
+                uvloop.run(serve(ServeOptions(tls=tls, upstreams=proxied, **options), ledger, started, metrics))
             finally:  # what is left takes a moment, and a second signal does not cut it short
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_IGN)

@@ -19,12 +19,17 @@ _NOT_SERVED = "the model {} cannot be served at present: tell the operator"  # d
 
 @dataclass(frozen=True)
 class Hosted:
-    """A model that is being served; `max_rows` is how many rows one request may carry."""
+    """A model that is being served.
+
+    max_rows  how many rows one request may carry
+    form      in which a neural network's forward passes run, see `models/forms.py`; empty for other models
+    """
 
     card: Card
     archive: Path
     scheduler: Scheduler
     max_rows: int
+    form: str = ""
 
 
 class Models:

@@ -20,6 +20,7 @@ from oracle_server.inputs import largest_batch
 from oracle_server.metrics import UNCOUNTED, Metrics
 from oracle_server.models.card import Card
 from oracle_server.models.features import FeatureModel
+from oracle_server.models.forms import AUTO
 from oracle_server.models.neural import NeuralModel
 from oracle_server.models.proxied import ProxiedModel
 from oracle_server.models.regression import RegressionModel
@@ -48,6 +49,7 @@ class Hosting:
     max_waiting: int
     message_bytes: int
     metrics: Metrics = UNCOUNTED
+    forward: str = AUTO
 
 
 def host_all(repository: Repository, hosting: Hosting, upstreams: Sequence[Upstream] = ()) -> Models:
@@ -100,7 +102,8 @@ def _host(folder: Path, repository: Repository, hosting: Hosting, elsewhere: Map
         raise ValueError(f"{card.id} is a model that runs elsewhere: say where, --upstream {card.id}=ADDRESS")
     model.warm_up()
     rows = largest_batch(card, hosting.message_bytes, hosting.max_rows)
-    return Hosted(card, archive, Scheduler(model, hosting.max_waiting, hosting.metrics), rows)
+    form = model.form if isinstance(model, NeuralModel) else ""
+    return Hosted(card, archive, Scheduler(model, hosting.max_waiting, hosting.metrics), rows, form)
 
 
 def _check_files(archive: Path, card: Card, repository: Repository) -> None:
@@ -116,5 +119,5 @@ def _model(archive: Path, card: Card, hosting: Hosting) -> Model:
     if card.kind == "regression":
         return RegressionModel(archive, card, hosting.batch)
     if card.kind == "features":
-        return FeatureModel(archive, card, hosting.device, hosting.batch)
-    return NeuralModel(archive, card, hosting.device, hosting.batch)
+        return FeatureModel(archive, card, hosting.device, hosting.batch, hosting.forward)
+    return NeuralModel(archive, card, hosting.device, hosting.batch, hosting.forward)
