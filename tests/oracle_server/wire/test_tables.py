@@ -141,7 +141,7 @@ def test_the_open_inference_protocol_releases_the_same(
     assert said.platform == {"tree": "mirage_tree", "line": "mirage_regression"}[model]
     assert_same(named(infer(caller, request(ROWS, model_name=model))), arrays(caller.predict(ROWS)))
     with pytest.raises(grpc.RpcError, match="see the schema"):
-        infer(caller, request(ROWS + 0.5, model_name=model))
+        infer(caller, request(np.full_like(ROWS, 0.5), model_name=model))
 
 
 def test_the_capacity_of_numbers_counts_multiples(tables: Server) -> None:
