@@ -80,13 +80,13 @@ def interpreter(name: str) -> Path:
 
 def versions(peer: Peer, python: Path) -> str | None:
     """Of the peer, its torch and its Python, where that can import it; else None."""
-    code = f"""import importlib.metadata, platform, torch, {peer.module}
-print({peer.name!r}, importlib.metadata.version({peer.distribution!r}), "torch", torch.__version__,
-"Python", platform.python_version())"""
+    code = f"""import importlib.metadata as of, platform, {peer.module}
+print({peer.name!r}, of.version({peer.distribution!r}), "torch", of.version("torch"))
+print("Python", platform.python_version())"""
     done = subprocess.run(
         [python, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=environment(python)
     )
-    return done.stdout.splitlines()[-1] if done.returncode == 0 else None
+    return " ".join(done.stdout.splitlines()[-2:]) if done.returncode == 0 else None
 
 
 def environment(python: Path) -> dict[str, str]:
