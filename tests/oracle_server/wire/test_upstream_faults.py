@@ -16,7 +16,7 @@ import pytest
 
 from protos.codec import decode
 from tests.fixtures import Command, Start
-from tests.serving import Caller, assert_refused, inputs, refused
+from tests.serving import Caller, assert_refused, inputs, new_root, refused
 from tests.upstreams import Served, V2Server, probabilities, upstream
 
 ROWS = inputs(3)
@@ -159,7 +159,6 @@ def test_another_oracle_server_is_one(start: Start, tmp_path: Path) -> None:
     [
         (["mine"], 1, "write NAME=grpc://HOST:PORT/MODEL, or NAME=python:package.module:function"),
         (["mine=python:json:dumps", "mine/1=python:json:loads"], 2, "--upstream mine/1 is there twice"),
-        (["linear=python:json:dumps?shape=3"], 1, "linear/1 is hosted here already: choose another name"),
     ],
 )
 def test_what_it_does_not_start_with(command: Command, root: Path, said: list[str], status: int, sentence: str) -> None:
@@ -167,6 +166,19 @@ def test_what_it_does_not_start_with(command: Command, root: Path, said: list[st
     found, printed = command("serve", "--root", root, "--port", 0, *words)
     assert (found, sentence in printed) == (status, True), printed
     assert "Traceback" not in printed
+
+
+def test_the_name_of_a_model_that_is_hosted_here_starts_nothing(command: Command, models: Path) -> None:
+    """Neither in its place, nor without it."""
+    root = new_root(models, "linear", "other")
+    try:
+        words = ("--upstream", "linear=python:json:dumps?shape=3")
+        status, printed = command("serve", "--root", root, "--port", 0, *words)
+    finally:
+        shutil.rmtree(root)
+    assert status == 1
+    assert printed.splitlines()[-1].startswith("Error: linear/1 is hosted here already: choose another name")
+    assert "serving" not in printed
 
 
 def test_an_upstream_alone_that_does_not_answer(command: Command, tmp_path: Path) -> None:
