@@ -21,7 +21,7 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from protos.codec import serialize
 from protos.inference.open_inference_pb2 import ModelInferRequest
 from protos.mirage.v1 import oracle_pb2
 
-__all__ = ["PROTOCOLS", "Ask", "Callers", "Load", "noise"]
+__all__ = ["PROTOCOLS", "Ask", "Callers", "Load", "noise", "requests"]
 
 Ask = Callable[[], Awaitable[object]]  # one request and its answer; an error ends the run
 _PREDICT = "/mirage.v1.Oracle/Predict"
@@ -198,10 +198,18 @@ async def _run(asks: Sequence[Ask], seconds: float) -> dict[str, Any]:
     async with asyncio.TaskGroup() as group:
         for ask in asks:
             group.create_task(call(ask))
-    last = begin + seconds
-    parts = [max(0.0, min(end, last) - max(start, begin)) / (end - start) for start, end in spans]
     answered = [1000 * (end - start) for start, end in spans if end > begin]
-    return {"requests": sum(parts), "seconds": seconds, "milliseconds": answered}
+    return {"requests": requests(spans, begin, begin + seconds), "seconds": seconds, "milliseconds": answered}
+
+
+def requests(spans: Iterable[tuple[float, float]], begin: float, end: float) -> float:
+    """How many requests, each from its start to its answer, there were from `begin` to `end`. One that lies partly in
+    that time counts by its part: answers come in bursts, and a whole burst may end just before or after.
+
+    >>> requests([(0, 2), (2, 4), (4, 8)], 1, 5)
+    1.75
+    """
+    return sum(max(0.0, min(last, end) - max(first, begin)) / (last - first) for first, last in spans)
 
 
 async def _serve(load: Load) -> None:

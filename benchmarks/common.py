@@ -54,7 +54,7 @@ _MODELS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
     "resnet18": lambda shape: resnet18(num_classes=1000),
 }
 _SHAPES = {"softmax": (1, 112, 92), "cnn": (1, 64, 64), "resnet18": (3, 64, 64)}
-_SMALL = {"softmax": (1, 20, 16), "cnn": (1, 8, 8), "resnet18": (3, 32, 32)}
+_SMALL = {"softmax": (1, 20, 16), "cnn": (1, 8, 8), "resnet18": (3, 8, 8)}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Served:
 
     def form(self, model: str) -> tuple[str, int]:
         """The form that the server chose for a model, and the rows of a forward pass at most, from its log."""
-        said = re.search(rf" {model}/1 runs (\w+), at most (\d+) rows", (self._root / _LOG).read_text())
+        said = re.search(rf"\b{model}/1 runs (\w+), at most (\d+) rows", (self._root / _LOG).read_text())
         assert said, f"the log of the server says nothing of {model}"
         return said[1], int(said[2])
 

@@ -10,8 +10,10 @@ from statistics import median
 
 from benchmarks.callers import Callers
 from benchmarks.common import BATCH, IN_FLIGHT, THREADS, Rig, Served
-from benchmarks.readings import added, alternated, in_process, over
-from protos import archive
+from benchmarks.in_process import InProcess
+from benchmarks.readings import added, alternated, over
+from benchmarks.worker import Run
+from oracle_server.models.forms import Form
 from referee.report.summary import Figure
 
 __all__ = ["measure"]
@@ -28,28 +30,39 @@ _BOUNDS = {
 
 def measure(server: Served, rig: Rig) -> list[Figure]:
     """Requests of 64 rows, 32 callers with a row each, and one such caller, of each model."""
-    return [figure for model in rig.shapes for figure in _measure(server, rig, model)]
+    with InProcess(settings=True) as serving, InProcess(settings=False) as plain:
+        return [figure for model in rig.shapes for figure in _measure(server, serving, plain, rig, model)]
 
 
-def _measure(server: Served, rig: Rig, model: str) -> list[Figure]:
-    bounds, form = _BOUNDS[model], archive.load(server.archive(model))
-    told = {"threads": THREADS, "form": "eager"}
+def _measure(server: Served, serving: InProcess, plain: InProcess, rig: Rig, model: str) -> list[Figure]:
+    bounds, (form, batch) = _BOUNDS[model], server.form(model)
+    shape, path, seconds = rig.shapes[model], server.archive(model), rig.seconds
+
+    def same(rows: int) -> Run:
+        return serving.run(path, form, rows, shape, seconds)
+
+    def eager(rows: int) -> Run:
+        return plain.run(path, Form.EAGER, rows, shape, seconds)
+
     with ExitStack() as stack:
-        many, all_, one = (
-            stack.enter_context(Callers(server.load(model, rig.shapes[model], callers, rows)))
+        many, crowd, one = (
+            stack.enter_context(Callers(server.load(model, shape, callers, rows)))
             for callers, rows in ((IN_FLIGHT, BATCH), (_CALLERS, 1), (1, 1))
         )
-        of = {rows: in_process(form, rig.noise(model, rows), rig.seconds) for rows in (BATCH, _CALLERS, 1)}
-        eager = archive.load(server.archive(model))
-        eager32, eager64 = (in_process(eager, rig.noise(model, rows), rig.seconds) for rows in (_CALLERS, BATCH))
-        large = alternated((lambda: many.run(rig.seconds), of[BATCH]), rig.rounds)
-        crowd = alternated((lambda: all_.run(rig.seconds), of[_CALLERS], eager32, eager64), rig.rounds)
-        alone = alternated((lambda: one.run(rig.seconds), of[1]), rig.rounds)
-    at_64 = median(here.rows_a_second / there.rows_a_second for here, _, _, there in crowd)
+        large = alternated((lambda: many.run(seconds), lambda: same(BATCH)), rig.rounds)
+        small = alternated(
+            (lambda: crowd.run(seconds), lambda: same(_CALLERS), lambda: eager(_CALLERS), lambda: eager(BATCH)),
+            rig.rounds,
+        )
+        alone = alternated((lambda: one.run(seconds), lambda: same(1)), rig.rounds)
+    at_64 = median(here.rows_a_second / there.rows_a_second for here, _, _, there in small)
+    told = {"threads": THREADS, "form": form, "rows_in_a_pass": batch}
     return [
         over(f"bench/{model}/{_BATCH64}", large, bounds.get(_BATCH64), callers=IN_FLIGHT, **told),
-        over(f"bench/{model}/{_CALLERS32}", [runs[:2] for runs in crowd], bounds.get(_CALLERS32), **told),
-        over(f"bench/{model}/{_EAGER}", [runs[::2] for runs in crowd], bounds.get(_EAGER), over_eager_64=at_64, **told),
+        over(f"bench/{model}/{_CALLERS32}", [runs[:2] for runs in small], bounds.get(_CALLERS32), **told),
+        over(
+            f"bench/{model}/{_EAGER}", [runs[:3:2] for runs in small], bounds.get(_EAGER), over_eager_64=at_64, **told
+        ),
         over(f"bench/{model}/{_ONE}", alone, bounds.get(_ONE), **told),
         added(f"bench/{model}/one_caller_added_median_ms", alone, **told),
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oracle_server.models.forms import Form
 from referee.report.summary import Figure, read, write
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +35,13 @@ RATIOS = {
     "bench/attacks/mi_face/batch40_over_batch1": None,
     "bench/attacks/numeric/wire_over_in_process": None,
 }
-ADDED = {f"bench/{model}/one_caller_added_median_ms": None for model in ("softmax", "cnn", "resnet18")} | {
-    "bench/ledger/added_median_ms": "<= 0.3"
+ADDED = {
+    "bench/cnn/one_caller_added_median_ms": None,
+    "bench/resnet18/one_caller_added_median_ms": None,
+    "bench/softmax/one_caller_added_median_ms": None,
+    "bench/ledger/added_median_ms": "<= 0.3",
+    "bench/ledger/softmax/added_median_ms": None,
+    "bench/ledger/cnn/added_median_ms": None,
 }
 
 
@@ -89,6 +95,11 @@ def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
         assert figure["value"] > 0 or name in ADDED, figure
         assert figure.get("bound") == (RATIOS | ADDED)[name]
         assert figure["rounds"] == 1
+    for model in ("cnn", "resnet18", "softmax"):
+        assert figures[f"bench/{model}/batch64_over_in_process"]["form"] in set(Form)
+    for name, worse in (("on_over_off", min), ("added_median_ms", max)):
+        of_both = [figures[f"bench/ledger/{model}/{name}"]["value"] for model in ("softmax", "cnn")]
+        assert figures[f"bench/ledger/{name}"]["value"] == worse(of_both)
     assert not work.exists(), "the folder of keys and journals is taken away"
 
 
