@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.graph import CodeGen
 
 __all__ = ["channels_last", "fold", "plain"]
 
@@ -32,7 +33,12 @@ def plain(module: object) -> fx.GraphModule:
     """A copy of an exported module's graph on the same weights, that takes (N, *shape) and asks nothing of it."""
     if not isinstance(module, fx.GraphModule):
         raise ValueError(f"a {type(module).__name__} is no exported graph")
-    copied = fx.GraphModule(module, copy.deepcopy(module.graph))
+    graph = copy.deepcopy(module.graph)
+    (output,) = graph.find_nodes(op="output")
+    (logits,) = output.args[0]
+    output.args = (logits,)
+    graph.set_codegen(CodeGen())  # takes and gives a tensor, where the exporter's flattens trees of them
+    copied = fx.GraphModule(module, graph)
     for part in copied.modules():
         part.training = False
     return copied

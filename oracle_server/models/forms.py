@@ -17,8 +17,9 @@ pass is kept for the next (`oracle_server/memory.py`) no faster than the folded 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -35,11 +36,12 @@ TOLERANCE = 1e-5  # logits of any form against those of eager
 AUTO = "auto"
 _TRIAL = 16  # rows of the passes that are timed to find the fastest form
 _ROUNDS = 3  # of them for each form; the best counts, since noise only adds
-_ROUNDS_SECONDS = 1.0  # no further round after so long
+_ROUNDS_SECONDS = 0.3  # no further round after so long
 _PASS_SECONDS = 2e-4  # what the server adds to a pass of any size: the way to the thread and back
 _FASTER = 0.97  # of eager's time, or of a larger batch's, is a gain; less may be noise
 
 Pass = Callable[[Tensor], Tensor]
+Build = Callable[["Form", Pass], Pass]
 
 
 class Form(StrEnum):
@@ -49,6 +51,9 @@ class Form(StrEnum):
     COMPILED = "compiled"
 
 
+_TRIED = (Form.FROZEN, Form.CHANNELS_LAST)  # the second only where the first, which has less to do, does not hold
+
+
 @dataclass(frozen=True)
 class Choice:
     """What the server runs.
@@ -56,12 +61,14 @@ class Choice:
     batch   rows in one pass at most
     sizes   numbers of rows that the form was checked at, ascending, the last is `batch`; none for eager, which may run
             any
+    reads_only  a pass was seen to leave its input as it is
     """
 
     form: Form
     run: Pass
     batch: int
     sizes: tuple[int, ...] = ()
+    reads_only: bool = False
 
     def padded(self, rows: int) -> int:
         """The number of rows to run for so many."""
@@ -81,7 +88,7 @@ def choose(
     eager: Pass,
     rows: Tensor,
     wanted: str = AUTO,
-    build: Callable[[Form, Pass], Pass] | None = None,
+    build: Build | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Choice:
     """The fastest form that answers as eager does, and the number of rows at which it is.
@@ -117,8 +124,10 @@ def make(form: Form, module: Pass) -> Pass:
 
 
 def _in_channels_last(graph: fx.GraphModule) -> Pass:
+    forward = graph.forward
+
     def run(rows: Tensor) -> Tensor:
-        logits: Tensor = graph(rows.contiguous(memory_format=torch.channels_last) if rows.dim() == 4 else rows)
+        logits: Tensor = forward(rows.contiguous(memory_format=torch.channels_last) if rows.dim() == 4 else rows)
         return logits
 
     return run
@@ -138,29 +147,28 @@ def _clock(device: torch.device) -> Callable[[], float]:
 class _Trial:
     """Runs forms against eager on the same rows."""
 
-    def __init__(
-        self, eager: Pass, rows: Tensor, build: Callable[[Form, Pass], Pass], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, eager: Pass, rows: Tensor, build: Build, clock: Callable[[], float]) -> None:
         self._eager, self._rows, self._build, self._clock = eager, rows, build, clock
         self._batch = len(rows)
+        self._few = min(_TRIAL, self._batch)
 
     def chosen(self, wanted: str) -> Choice:
-        candidates = [Form.CHANNELS_LAST, Form.FROZEN] if wanted == AUTO else [Form(wanted)]
-        expected = self._eager(self._rows)
-        few = min(_TRIAL, self._batch)
-        passes: dict[Form, Pass] = {Form.EAGER: self._eager}
-        for form in candidates:
-            if form is not Form.EAGER and (run := self._made(form)) and self._agrees(form, run, expected, (few,)):
-                passes[form] = run
-        for form in self._fastest_first(passes, few, wanted):
-            run = passes[form]
+        shown = self._rows.clone()
+        expected = self._eager(shown)
+        if not torch.equal(shown, self._rows):
+            _LOG.info("the model writes to its input, and is served eager")
+            return Choice(Form.EAGER, self._eager, self._batch)
+        for form in _TRIED if wanted == AUTO else (Form(wanted),):
+            run = None if form is Form.EAGER else self._made(form)
+            if run is None or not self._agrees(form, run, expected, [self._few]):
+                continue
+            if wanted == AUTO and not self._faster(form, run):
+                continue
             batch = self._best_batch(run)
-            if form is Form.EAGER:
-                return Choice(form, run, batch)
             sizes = ladder(batch)
             if self._agrees(form, run, expected, sizes):
-                return Choice(form, run, batch, sizes)
-        raise AssertionError("eager is always left")
+                return Choice(form, run, batch, sizes, reads_only=True)
+        return Choice(Form.EAGER, self._eager, self._best_batch(self._eager), reads_only=True)
 
     def _made(self, form: Form) -> Pass | None:
         try:
@@ -185,42 +193,39 @@ class _Trial:
             return False
         return True
 
-    def _fastest_first(self, passes: dict[Form, Pass], rows: int, wanted: str) -> list[Form]:
-        """The forms that were made, a wanted one before all others; eager and what is no faster last."""
-        if wanted != AUTO:
-            return sorted(passes, key=lambda form: form != wanted)
-        seconds = {form: float("inf") for form in passes}
-        for _ in self._rounds():
-            for form, run in passes.items():
-                seconds[form] = min(seconds[form], self._timed(run, rows))
-        seconds[Form.EAGER] *= _FASTER
-        return sorted(passes, key=seconds.__getitem__)
+    def _faster(self, form: Form, run: Pass) -> bool:
+        seconds = self._best_times([(self._eager, self._few), (run, self._few)])
+        if seconds[1] < _FASTER * seconds[0]:
+            return True
+        _LOG.info("the %s form is no faster: %.3g ms for %d rows", form, seconds[1] * 1e3, self._few)
+        return False
 
     def _best_batch(self, run: Pass) -> int:
         """Rows of a pass at which a row costs least: the largest batch, or a power of two that is cheaper."""
         sizes = [self._batch, *(1 << power for power in range(4, self._batch.bit_length()) if 1 << power < self._batch)]
         if len(sizes) == 1:
             return self._batch
-        costs = {size: float("inf") for size in sizes}
-        for size in sizes:
-            run(self._rows[:size])
-        for _ in self._rounds():
-            for size in sizes:
-                costs[size] = min(costs[size], (self._timed(run, size) + _PASS_SECONDS) / size)
+        seconds = self._best_times([(run, size) for size in sizes])
+        costs = {size: (spent + _PASS_SECONDS) / size for size, spent in zip(sizes, seconds, strict=True)}
         best = min(costs, key=costs.__getitem__)
         return best if costs[best] < _FASTER * costs[self._batch] else self._batch
 
-    def _rounds(self) -> Iterator[int]:
-        start = self._clock()
-        for number in range(_ROUNDS):
-            yield number
-            if self._clock() - start > _ROUNDS_SECONDS:
-                return
-
-    def _timed(self, run: Pass, rows: int) -> float:
-        start = self._clock()
-        run(self._rows[:rows])
-        return self._clock() - start
+    def _best_times(self, passes: list[tuple[Pass, int]]) -> list[float]:
+        """Seconds of each pass of so many rows, in turn: the best of a few rounds."""
+        for run, rows in passes:
+            run(self._rows[:rows])
+        best = [math.inf] * len(passes)
+        spent = 0.0
+        for _ in range(_ROUNDS):
+            for number, (run, rows) in enumerate(passes):
+                start = self._clock()
+                run(self._rows[:rows])
+                seconds = self._clock() - start
+                best[number] = min(best[number], seconds)
+                spent += seconds
+            if spent > _ROUNDS_SECONDS:
+                break
+        return best
 
 
 def _line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from oracle_server.inputs import to_float32
 from oracle_server.models.card import Card
 from oracle_server.models.forms import AUTO, Choice, Form, choose
-from oracle_server.models.staging import Staging, staging
+from oracle_server.models.staging import Staging, as_tensor, staging
 from protos import archive
 
 __all__ = ["NeuralModel", "choose_device"]
@@ -59,37 +60,35 @@ class NeuralModel:
 
     def logits(self, requests: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Logits of each request, in order. Rows of several requests share forward passes."""
-        total = sum(len(request) for request in requests)
-        passes: list[tuple[int, Tensor]] = []
-        filled, rows = 0, self._staging.next()
-        for request in requests:
-            taken = 0
-            while taken < len(request):
-                n = min(self.batch - filled, len(request) - taken)
-                to_float32(request[taken : taken + n], self.card, out=rows[filled : filled + n])
-                taken, filled = taken + n, filled + n
-                if filled == self.batch:
-                    passes.append((filled, self._pass(filled)))
-                    filled, rows = 0, self._staging.next()
-        if filled:
-            passes.append((filled, self._pass(filled)))
-        out, done = np.empty((total, self.card.width), dtype=np.float32), 0
-        for n, logits in passes:
-            out[done : done + n] = logits[:n].float().cpu().numpy()
-            done += n
-        return np.split(out, np.cumsum([len(request) for request in requests])[:-1])
+        passes: list[Tensor] = []
+        if self._can_be_read_where_it_is(requests):
+            passes.append(self._run(as_tensor(requests[0]), len(requests[0])))
+        else:
+            filled, rows = 0, self._staging.next()
+            for request in requests:
+                taken = 0
+                while taken < len(request):
+                    n = min(self.batch - filled, len(request) - taken)
+                    to_float32(request[taken : taken + n], self.card, out=rows[filled : filled + n])
+                    taken, filled = taken + n, filled + n
+                    if filled == self.batch:
+                        passes.append(self._pass(filled))
+                        filled, rows = 0, self._staging.next()
+            if filled:
+                passes.append(self._pass(filled))
+        return self._shared_out(passes, requests)
 
     def warm_up(self) -> None:
         """Choose the form, and run what the first caller should not wait for."""
+        legal = self._legal_rows()
         if not self.card.deterministic:
-            rows = torch.from_numpy(self._legal_rows()).to(self._device)
+            rows = torch.from_numpy(legal).to(self._device)
             self._choice = choose(self._choice.run, rows, self._forward)
             self.form, self.batch = self._choice.form, self._choice.batch
         elif self._forward not in (AUTO, Form.EAGER):
             _LOG.info("%s is deterministic and served eager: --forward %s is for others", self.card.id, self._forward)
-        middle = np.full((self.batch, *self.card.input_shape), (self.card.low + self.card.high) / 2, dtype=np.float32)
         for rows_of_pass in (1, self.batch):
-            self.logits([middle[:rows_of_pass]])
+            self.logits([legal[:rows_of_pass]])
         _LOG.info("%s runs %s, at most %d rows in a pass", self.card.id, self.form, self.batch)
 
     def _legal_rows(self) -> np.ndarray:
@@ -100,8 +99,34 @@ class NeuralModel:
         noise = np.clip((noise - 0.5) * np.where(contrast == 3, 1e6, contrast) + 0.5, 0, 1)
         return (self.card.low + (self.card.high - self.card.low) * noise).astype(np.float32)
 
+    def _can_be_read_where_it_is(self, requests: Sequence[np.ndarray]) -> bool:
+        """One request that is one pass: its rows need no copy. A deterministic model's are copied all the same, since
+        rounding may depend on how they lie in memory.
+        """
+        request, choice = requests[0], self._choice
+        return (
+            len(requests) == 1
+            and 0 < len(request) <= self.batch
+            and choice.padded(len(request)) == len(request)
+            and request.dtype == np.float32
+            and request.flags.c_contiguous
+            and request.flags.aligned
+            and choice.reads_only
+            and self._device.type == "cpu"
+        )
+
     def _pass(self, filled: int) -> Tensor:
-        """Logits of the rows in the buffer, and of what they were filled up with, on the device."""
-        rows = self._choice.padded(filled)
+        """Logits of the rows in the buffer, on the device."""
+        return self._run(self._staging.tensor(filled, self._choice.padded(filled)), filled)
+
+    def _run(self, rows: Tensor, asked: int) -> Tensor:
+        """A copy, since a network may hand back the very memory that it was given."""
         with torch.inference_mode():
-            return self._choice.run(self._staging.tensor(filled, rows))
+            return self._choice.run(rows)[:asked].to(torch.float32, copy=True)
+
+    def _shared_out(self, passes: list[Tensor], requests: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The rows of all passes, to the requests in order."""
+        answers = [logits.cpu().numpy() for logits in passes]
+        together = answers[0] if len(answers) == 1 else np.concatenate(answers)
+        ends = list(itertools.accumulate(map(len, requests)))
+        return [together[end - len(request) : end] for request, end in zip(requests, ends, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Staging", "staging"]
+__all__ = ["Staging", "as_tensor", "staging"]
 
 
 class Staging(Protocol):
@@ -26,6 +26,20 @@ class Staging(Protocol):
 def staging(device: torch.device, shape: tuple[int, ...]) -> Staging:
     """Buffers (batch, *shape) for a device."""
     return _Pinned(device, shape) if device.type == "cuda" else _Direct(device, shape)
+
+
+def as_tensor(rows: np.ndarray) -> Tensor:
+    """The same memory as a tensor, which torch takes from writable arrays alone: nobody may write to it."""
+    return torch.from_numpy(np.asarray(_Writable(rows)))
+
+
+class _Writable:
+    """Says of an array that it may be written to, and keeps it alive."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._rows = rows
+        interface = rows.__array_interface__
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
 
 
 class _Direct:
