@@ -74,7 +74,7 @@ _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
     "upstreams",
     multiple=True,
     metavar="NAME=ADDRESS[?FACT=VALUE&...]",
-    help="Put keys and contracts in front of a model that runs elsewhere; may be repeated. See below.",
+    help="Put keys and contracts in front of a model that runs elsewhere; may be repeated.",
 )
 @click.option(
     "--metrics-port",
@@ -108,12 +108,14 @@ def serve_(
 ) -> None:
     """Serve every model below --root until SIGTERM.
 
-    --upstream names a model of your own that runs elsewhere: NAME=grpc://HOST:PORT/MODEL on a V2 (Open Inference
-    Protocol) server, grpcs:// with TLS, or NAME=python:package.module:function, path/to/file.py:function, which is your
-    code IN THIS PROCESS: rows (N, *shape) float32 -> scores (N, C). Facts, where it does not say them itself:
-    shape=1,112,92 range=0,1 outputs=logits|probabilities input=TENSOR output=TENSOR batch=ROWS timeout=SECONDS
-    contents=typed description=WORDS key-file=PATH ca=PATH plain-text-beyond-loopback=yes. Its card is written at the
-    first start; later ones name it again. What an upstream answers is its own: it may depend on the batch.
+    --upstream puts this server's keys, contracts and ledger in front of a model of your own that runs elsewhere:
+    'mine=grpc://127.0.0.1:8001/mnist' on a V2 (Open Inference Protocol) server, grpcs:// with TLS; or in a function of
+    yours, 'mine=python:package.module:function?shape=1,28,28' or path/to/file.py:function, WHICH RUNS IN THIS PROCESS:
+    rows (N, *shape) float32 -> scores (N, C). Facts follow where the upstream does not say them, or not so:
+    ?shape=1,28,28&range=0,1&outputs=logits|probabilities&input=TENSOR&output=TENSOR&batch=ROWS&timeout=10
+    &contents=raw|typed&description=WORDS&key-file=PATH&ca=PATH&plain-text-beyond-loopback=yes. The first start writes
+    the model's card; later ones name the upstream again. That a row's answer is the same in any company, and at a
+    retry, is not known of a model that runs elsewhere.
     """
     keep_freed_memory()
     if (tls_certificate is None) != (tls_key is None):
