@@ -111,11 +111,13 @@ def serve_(
     --upstream puts this server's keys, contracts and ledger in front of a model of your own that runs elsewhere:
     'mine=grpc://127.0.0.1:8001/mnist' on a V2 (Open Inference Protocol) server, grpcs:// with TLS; or in a function of
     yours, 'mine=python:package.module:function?shape=1,28,28' or path/to/file.py:function, WHICH RUNS IN THIS PROCESS:
-    rows (N, *shape) float32 -> scores (N, C). Facts follow where the upstream does not say them, or not so:
-    ?shape=1,28,28&range=0,1&outputs=logits|probabilities&input=TENSOR&output=TENSOR&batch=ROWS&timeout=10
-    &contents=raw|typed&description=WORDS&key-file=PATH&ca=PATH&plain-text-beyond-loopback=yes. The first start writes
-    the model's card; later ones name the upstream again. That a row's answer is the same in any company, and at a
-    retry, is not known of a model that runs elsewhere.
+    rows (N, *shape) float32 -> scores (N, C).
+
+    Facts follow as ?fact=value&fact=value where the upstream does not say them: shape=1,28,28 of a row, range=0,1,
+    outputs=logits or probabilities, input=TENSOR, output=TENSOR, batch=ROWS, timeout=10 seconds, contents=raw or typed,
+    description=WORDS, key-file=PATH, ca=PATH, plain-text-beyond-loopback=yes. The first start writes the model's card;
+    later ones name the upstream again. That a row's answer is the same in any company, and at a retry, is not known of
+    a model that runs elsewhere.
     """
     keep_freed_memory()
     if (tls_certificate is None) != (tls_key is None):
