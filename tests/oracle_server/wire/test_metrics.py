@@ -17,7 +17,7 @@ from tests.metered import METERED, change, figures, foreign, scrape, until
 from tests.serving import Caller, Server, inputs
 
 ORACLE, ADMIN = "/mirage.v1.Oracle", "/mirage.v1.Admin"
-PREDICT = f"{ORACLE}/Predict"
+PREDICT, LIVE = f"{ORACLE}/Predict", "/inference.GRPCInferenceService/ServerLive"
 MODELS = "linear/1", "fails/1", "slow/1"
 
 
@@ -61,6 +61,7 @@ def test_what_was_asked_is_what_is_counted(metered: Server) -> None:
         refused(lambda: slow.predict(inputs(2)))
         refused(lambda: fails.predict(np.zeros((1, 1, 8, 6), np.float32)))  # charged: it was asked
         refused(lambda: metered.admin.RevokeKey(admin_pb2.RevokeKeyRequest(key_id="none")))
+        metered.channel.unary_unary(LIVE)(b"", timeout=30)
 
     seen = change(metered, calls)
     requests = {
@@ -72,6 +73,7 @@ def test_what_was_asked_is_what_is_counted(metered: Server) -> None:
         (f"{ORACLE}/Download", "PERMISSION_DENIED"): 1,
         (f"{ADMIN}/RevokeKey", "OK"): 1,
         (f"{ADMIN}/RevokeKey", "NOT_FOUND"): 1,
+        (LIVE, "OK"): 1,
         (PREDICT, "OK"): 9,
         (PREDICT, "ALREADY_EXISTS"): 1,
         (PREDICT, "INVALID_ARGUMENT"): 3,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from oracle_server.prometheus import Prometheus, metrics_listener
 from tests.fixtures import Start
 from tests.metered import METERED, metrics_address, scrape, until
 from tests.serving import Forker, Process, Server, inputs
@@ -53,6 +54,16 @@ def test_beyond_loopback_when_that_is_meant(start: Start) -> None:
     assert metrics_address(server).startswith("0.0.0.0:")
     assert "mirage_requests_total" in scrape(server)
     assert " WARNING metrics are served on 0.0.0.0: whoever can reach it reads them" in server.process.log
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_the_other_loopback(host: str) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with metrics_listener(host, 0) as listener:
+        assert Prometheus(listener).address == f"[::1]:{listener.getsockname()[1]}"
 
 
 @pytest.mark.parametrize(
