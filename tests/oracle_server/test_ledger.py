@@ -13,6 +13,7 @@ import pytest
 
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger import Charge, Flag, Key, LedgerError, LedgerLocked, SqliteLedger, Usage
+from oracle_server.ledger import keys as keys_module
 from oracle_server.ledger.sqlite import SCHEMA
 from oracle_server.ledger.verify import verify
 
@@ -230,3 +231,18 @@ def test_closing_finishes_what_was_queued(tmp_path: Path, make_key: MakeKey) -> 
     ledger.close()
     assert [future.result(timeout=0).spent for future in futures] == list(range(1, 301))
     ledger.close()
+
+
+def test_keys_are_remembered_up_to_a_number_and_as_they_are(
+    ledger: SqliteLedger, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_module, "_MOST_KEYS", 3)
+    for n in range(5):
+        ledger.add_key(replace(make_key(), key_id=f"k{n}"))
+    for _ in range(2):
+        assert [key.key_id for n in range(5) if (key := ledger.key(f"k{n}"))] == [f"k{n}" for n in range(5)]
+        assert len(ledger._known_keys) == 3
+    assert ledger.key("k4") is ledger.key("k4")
+    assert ledger.revoke("k4", 7.0)
+    assert (key := ledger.key("k4")) is not None
+    assert key.revoked == 7.0

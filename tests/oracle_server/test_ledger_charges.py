@@ -201,14 +201,15 @@ def test_callers_share_a_commit_and_a_lone_one_waits_for_nobody(tmp_path: Path, 
         futures = [ledger.charge(ledger.reserve(key, b"0", 1), "Predict", b"d")]
         while not sizes:
             time.sleep(0.001)
-        for n in range(1, 51):
+        for n in range(1, 151):  # more than one statement takes
             futures.append(ledger.charge(ledger.reserve(key, b"%d" % n, 1), "Predict", b"d"))
         assert not any(future.done() for future in futures)
         go.set()
         charges = [future.result(timeout=60) for future in futures]
-    assert sizes == [1, 50]
-    assert [charge.spent for charge in charges] == list(range(1, 52))
-    assert [charge.sequence for charge in charges] == list(range(1, 52))
+        assert [entry.request_id for entry in ledger.entries()] == [b"%d" % n for n in range(151)]
+    assert sizes == [1, 150]
+    assert [charge.spent for charge in charges] == list(range(1, 152))
+    assert [charge.sequence for charge in charges] == list(range(1, 152))
 
 
 CHARGING = r"""
