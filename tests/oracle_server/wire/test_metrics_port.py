@@ -38,7 +38,7 @@ def test_port_in_use(forker: Forker, root: Path, metered: Server, host: str) -> 
     assert {path.name for path in root.iterdir()} == {"models", "server.log"}  # nothing else was begun
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "", "192.0.2.1", "example.org"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "", "example.org"])
 def test_beyond_loopback(forker: Forker, root: Path, host: str) -> None:
     process = serve(forker, root, "--metrics-port", 0, "--metrics-host", host)
     assert process.wait() == 1
