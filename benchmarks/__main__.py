@@ -1,7 +1,7 @@
 """`python -m benchmarks`: measure, print a table, write `summary.json`.
 
-Two kinds of measure: ratios of speed, all through one server of the same models, and long series of what the tests try
-briefly (kills, faults, hostile clients, bytes), which start servers of their own.
+Two kinds of measure: ratios of speed, all through one server of the same models; and those that start servers of their
+own, what grows, attacks, and long series of what the tests try briefly (kills, faults, hostile clients, bytes).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ _RATIOS = {
     "payload": payload.measure,
     "peers": peers.measure,
     "response_defence": response_defence.measure,
-    "attacks": attacks.measure,
 }
 # A measure of its own rig, and how long its series are in a quick run.
 _SERIES: dict[str, tuple[Callable[..., list[Figure]], dict[str, Any]]] = {
@@ -39,6 +38,7 @@ _SERIES: dict[str, tuple[Callable[..., list[Figure]], dict[str, Any]]] = {
     "attacker_kills": (attacker_kills.measure, {"kills": 1, "methods": ("random_draws",)}),
     "hostile": (hostile.measure, {"part": 0.02}),
     "fuzz": (fuzz.measure, {"inputs": 300}),
+    "attacks": (attacks.measure, {"methods": ("mi_face", "numeric", "map_inversion")}),
     "growth": (growth.measure, {"connections": 4, "keys": 50, "lines": 2000, "seconds": 0.5}),
 }
 
