@@ -87,6 +87,8 @@ CALLS = st.tuples(st.integers(0, 4), st.sampled_from([3, 4, 5]), st.none() | st.
     st.lists(CALLS, max_size=10),
 )  # fmt: skip
 @example(2, (), "scores", [(0, 3, 2)])  # left, and let go, while its charge is on its way
+@example(1, (), "scores", [(0, 3, 2), (0, 3, None)])  # and asked again meanwhile, with all of the budget in that charge
+@example(1, (), "scores", [(0, 3, 3), (0, 3, None)])
 def test_any_interleaving_keeps_the_accounts(budget: int | None, defences: Any, access: str, plan: Plan) -> None:
     asyncio.run(check_accounts(Contract(Access(access), budget=budget, defences=defences), plan))
 
