@@ -29,6 +29,7 @@ from oracle_server.ledger.interface import Charge, Digest, Entry, Key, LedgerErr
 from oracle_server.ledger.keys import KEY_TABLE, Account, KeyTable
 from oracle_server.ledger.place import Place
 from oracle_server.ledger.secrets import SECRET_TABLE, SecretTable
+from oracle_server.ledger.seen import Pair, Seen
 from oracle_server.metrics import UNCOUNTED, Metrics
 
 __all__ = ["SCHEMA", "SqliteLedger"]
@@ -46,6 +47,7 @@ CREATE TABLE IF NOT EXISTS log (
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
 _MOST_IN_A_COMMIT = 1024
+_IN_A_PORTION = 1000  # lines that are read together
 _MOST_AT_ONCE = 64  # lines in one statement
 _COLUMNS = 9
 _LINE = f"({', '.join('?' * _COLUMNS)})"
@@ -89,6 +91,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         self._lock = threading.Lock()  # the reader connection and the reservations
         self._accounts: dict[str, Account] = {}
         self._known_keys: dict[str, Key] = {}
+        self._seen = Seen(lambda: self._past(path))
         self._queue: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._thread.start()
@@ -117,8 +120,21 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
 
     def known(self, key_id: str, request_id: bytes) -> Entry | None:
         """The entry of an id that was charged before: the call is a retry, or its id was used for something else."""
+        if (key_id, request_id) not in self._seen:
+            return None
         with self._lock:
             return _find(self._reader, key_id, request_id)
+
+    @contextlib.contextmanager
+    def _past(self, path: Path) -> Iterator[Iterator[list[Pair]]]:
+        """The requests in the log so far, in portions; later ones are added by whoever writes them."""
+        with contextlib.closing(self._connect(path)) as connection:
+            (last,) = connection.execute("SELECT coalesce(max(sequence), 0) FROM log").fetchone()
+            portion = "SELECT key_id, request_id FROM log WHERE sequence > ? AND sequence <= ?"
+            yield (
+                connection.execute(portion, (after, after + _IN_A_PORTION)).fetchall()
+                for after in range(0, last, _IN_A_PORTION)
+            )
 
     def charge(self, reservation: Reservation, rpc: str, digest: Digest) -> Future[Charge]:
         """Queue a reservation for the next commit. The future gives the `Charge` once it is on disk, or a `Refusal`."""
@@ -152,6 +168,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         try:
             self.open_chain()
             assert self._chain is not None
+            self._seen.add((held.key_id, held.request_id) for held, *_ in batch)  # before anybody can be told of them
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 outcomes += self._enter_together(self._chain, batch)
@@ -256,6 +273,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         """Write what is queued, then close. The future of every charge is done on return."""
         self._queue.put(None)
         self._thread.join()
+        self._seen.close()
         self._close_chain()
         with self._lock:
             self._opened.close()
