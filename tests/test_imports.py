@@ -14,6 +14,7 @@ import pytest
 PLANTED = {
     "attacker/attacks/planted.py": "def peek():\n    from oracle_server import threat_model",
     "attacker/planted.py": "import referee",
+    "attacker/priors/planted.py": "from protos.inference import codec",
     "oracle_server/ledger/planted.py": "from attacker.oracle import Oracle",
     "protos/planted.py": "from defenses import response",
     "defenses/response/planted.py": "import protos.codec as codec",
@@ -53,6 +54,7 @@ def test_planted_imports_are_found(copied: Path) -> None:
     for line in (
         "attacker.attacks.planted -> oracle_server.threat_model (l.2)",
         "attacker.planted -> referee (l.1)",
+        "attacker.priors.planted -> protos.inference.codec (l.1)",
         "oracle_server.ledger.planted -> attacker.oracle (l.1)",
         "protos.planted -> defenses.response (l.1)",
         "defenses.response.planted -> protos.codec (l.1)",
