@@ -15,10 +15,11 @@ from benchmarks.peers.peer import ENVIRONMENTS, Peer
 __all__ = ["main"]
 
 _LIKE_OURS = ("torch", "torchvision")
+_PEERS = {peer.environment: peer for peer in PEERS}
 
 
 @click.command(epilog="Example: python -m benchmarks.peers torchserve triton")
-@click.argument("names", nargs=-1, type=click.Choice([peer.name for peer in PEERS]))
+@click.argument("names", nargs=-1, type=click.Choice(list(_PEERS)))
 def main(names: tuple[str, ...]) -> None:
     """Install the servers that the benchmark compares with, all of them when no NAME is given: about 8 GB.
 
@@ -26,16 +27,15 @@ def main(names: tuple[str, ...]) -> None:
     needs Java 17.
     """
     torch = _made("torch", *(f"{package}=={version(package).partition('+')[0]}" for package in _LIKE_OURS))
-    for peer in PEERS:
-        if peer.name in names or not names:
-            _install(peer, torch)
+    for name in names or _PEERS:
+        _install(_PEERS[name], torch)
 
 
 def _install(peer: Peer, torch: Path) -> None:
     """What the peer pins comes before what torch brought, since its own packages come first."""
-    packages = _made(peer.name)
+    packages = _made(peer.environment)
     (packages / "torch.pth").write_text(f"{torch}\n")
-    _made(peer.name, *peer.requirements)
+    _made(peer.environment, *peer.requirements)
 
 
 def _made(name: str, *requirements: str) -> Path:

@@ -25,7 +25,7 @@ from referee.report.summary import Figure
 
 __all__ = ["PEERS", "installed", "measure", "started"]
 
-PEERS: tuple[Peer, ...] = (torchserve.PEER, mlserver.PEER, rayserve.PEER, triton.PEER)
+PEERS: tuple[Peer, ...] = (torchserve.PEER, mlserver.PEER, rayserve.PEER, triton.PEER, triton.BACKEND)
 _BOUNDS = {
     "softmax": {"torchserve": 1.2, "mlserver": 4.0, "rayserve": 9.0, "triton": 1.3},
     "cnn": {"torchserve": 1.8, "mlserver": 1.8, "rayserve": 1.8, "triton": 1.8},
@@ -57,14 +57,14 @@ def _alternated(ours: Load, theirs: Load, rig: Rig, warm: int) -> list[tuple[Run
 
 def installed(peer: Peer) -> tuple[Path, str] | None:
     """Its interpreter and its versions; None, and a line for the reader, when it is not installed."""
-    python = interpreter(peer.name)
+    python = interpreter(peer)
     missing = [program for program in peer.programs if shutil.which(program) is None]
     if missing:
         click.echo(f"peers: {peer.name} is left out: it needs {missing[0]}, which is not installed", err=True)
     elif (found := versions(peer, python)) is None:
         click.echo(
-            f"peers: {peer.name} is left out: it is not installed. `python -m benchmarks.peers {peer.name}` installs it"
-            f" in {ENVIRONMENTS.name}/{peer.name}.", err=True,
+            f"peers: {peer.name} is left out: it is not installed. `python -m benchmarks.peers"
+            f" {peer.environment}` installs it in {ENVIRONMENTS.name}/{peer.environment}.", err=True,
         )  # fmt: skip
     else:
         return python, found

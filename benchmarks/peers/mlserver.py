@@ -34,6 +34,7 @@ def _command(job: Job) -> list[str]:
 
 PEER = Peer(
     name="mlserver",
+    environment="mlserver",
     requirements=("mlserver==1.7.1",),
     module="mlserver",
     distribution="mlserver",

@@ -46,8 +46,8 @@ class Job:
 class Peer:
     """One server to compare with.
 
-    name          in a figure, and of its environment
-    requirements  what pip installs for it, beside torch
+    name          in a figure
+    environment   its folder of `.peers`, where pip installs `requirements` beside torch
     module        what its interpreter imports when it is installed; `programs` are found too
     distribution  whose version is stated, and `settings` beside it
     protocol      one of `benchmarks.callers.PROTOCOLS`, spoken at `Job.ports[0]`; `path` makes a model's name for it
@@ -56,6 +56,7 @@ class Peer:
     """
 
     name: str
+    environment: str
     requirements: tuple[str, ...]
     module: str
     distribution: str
@@ -72,16 +73,16 @@ def write(module: nn.Module, shape: tuple[int, ...], path: Path) -> None:
     torch.save({"module": module, "shape": shape}, path)
 
 
-def interpreter(name: str) -> Path:
+def interpreter(peer: Peer) -> Path:
     """The Python of the peer's own environment, or this one."""
-    own = ENVIRONMENTS / name / "bin" / "python"
+    own = ENVIRONMENTS / peer.environment / "bin" / "python"
     return own if own.exists() else Path(sys.executable)
 
 
 def versions(peer: Peer, python: Path) -> str | None:
     """Of the peer, its torch and its Python, where that can import it; else None."""
     code = f"""import importlib.metadata as of, platform, {peer.module}
-print({peer.name!r}, of.version({peer.distribution!r}), "torch", of.version("torch"))
+print({peer.distribution!r}, of.version({peer.distribution!r}), "torch", of.version("torch"))
 print("Python", platform.python_version())"""
     done = subprocess.run(
         [python, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT, env=environment(python)

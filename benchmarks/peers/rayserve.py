@@ -17,6 +17,7 @@ def _command(job: Job) -> list[str]:
 
 PEER = Peer(
     name="rayserve",
+    environment="rayserve",
     requirements=("ray[serve]==2.60.0",),
     module="ray.serve",
     distribution="ray",

@@ -50,6 +50,7 @@ def _command(job: Job) -> list[str]:
 
 PEER = Peer(
     name="torchserve",
+    environment="torchserve",
     requirements=("torchserve==0.12.0", "torch-model-archiver==0.12.0", "pyyaml"),
     module="ts",
     distribution="torchserve",

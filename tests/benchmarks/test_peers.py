@@ -35,7 +35,7 @@ def fake(protocol: str = "http", extra: float = 0.0, **fields: object) -> Peer:
         read, path = (lambda answer: np.frombuffer(answer, "<f4")), "/predictions/{model}"
     else:
         read, path = scores, "{model}"
-    peer = Peer("fake", (), "numpy", "numpy", "one at a time", protocol, command, read, path)
+    peer = Peer("fake", "fake", (), "numpy", "numpy", "one at a time", protocol, command, read, path)
     return replace(peer, **fields)
 
 
@@ -75,7 +75,7 @@ def test_a_peer_is_measured_beside_this_server_and_ended(
     assert (figure.name, figure.bound, figure.passed) == ("bench/softmax/32_callers_over_fake", ">= 0.001", True)
     assert figure.value == pytest.approx(figure.extra["first"] / figure.extra["second"])
     assert 0 < figure.extra["second"] <= 1.01 / SECONDS, "rows of the peer, which can't do more"
-    assert figure.extra["peer"].startswith(f"fake {np.__version__} torch ")
+    assert figure.extra["peer"].startswith(f"numpy {np.__version__} torch ")
     assert (figure.extra["settings"], figure.extra["threads"]) == ("one at a time", 1)
     beside = int((own.folder / "fake" / "softmax" / "beside").read_text())
     for _ in range(100):
@@ -124,11 +124,11 @@ def test_the_interpreter_of_a_peers_own_environment_comes_first(
     from benchmarks.peers import peer
 
     monkeypatch.setattr(peer, "ENVIRONMENTS", tmp_path)
-    assert peer.interpreter("fake") == Path(sys.executable)
+    assert peer.interpreter(fake()) == Path(sys.executable)
     own = tmp_path / "fake" / "bin" / "python"
     own.parent.mkdir(parents=True)
     own.symlink_to(sys.executable)
-    assert peer.interpreter("fake") == own
+    assert peer.interpreter(fake()) == own
 
 
 def test_every_peer_has_the_bound_that_was_promised() -> None:
