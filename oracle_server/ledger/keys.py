@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from oracle_server.errors import Reason, Refusal
@@ -143,4 +144,10 @@ class KeyTable(Table):
 
 def _key(row: tuple[Any, ...]) -> Key:
     key_id, label, model, contract, *rest = row
-    return Key(key_id, label, model, Contract.from_dict(json.loads(contract)), *rest)
+    return Key(key_id, label, model, _contract(contract), *rest)
+
+
+@lru_cache(_MOST_KEYS)
+def _contract(text: str) -> Contract:
+    """Most keys of a server have one of a few contracts, and to read one takes as long as to find its key."""
+    return Contract.from_dict(json.loads(text))
