@@ -14,7 +14,6 @@ import uvloop
 from oracle_server.cli_common import AUDIT_KEY, ROOT, one_sentence
 from oracle_server.ledger import SqliteLedger
 from oracle_server.logs import FORMATTERS
-from oracle_server.memory import keep_freed_memory
 from oracle_server.metrics import UNCOUNTED
 from oracle_server.models.forms import AUTO, Form
 from oracle_server.operator import ledger_path
@@ -119,7 +118,6 @@ def serve_(
     later ones name the upstream again. That a row's answer is the same in any company, and at a retry, is not known of
     a model that runs elsewhere.
     """
-    keep_freed_memory()
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("--tls-certificate and --tls-key go together")
     if tls_client_ca is not None and tls_certificate is None:
