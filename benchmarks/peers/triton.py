@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 from benchmarks.peers.open_inference import scores
 from benchmarks.peers.peer import ROOT, Job, Peer
@@ -39,7 +40,7 @@ def _backend(job: Job) -> list[str]:
     config = _CONFIG.format(shape=shape, classes=job.classes, file=job.file)
     (repository / job.model / "config.pbtxt").write_text(config)
     # As the package's own launcher does, the program that runs Python is laid beside the backend's library.
-    packages = next(job.python.parent.parent.glob("lib/python*/site-packages"))
+    packages = _packages(job)
     server, backend = packages / "pytriton" / "tritonserver", job.folder / "backends" / "python"
     backend.mkdir(parents=True)
     version = packages.parent.name.removeprefix("python")
@@ -57,10 +58,13 @@ def _bound(job: Job) -> list[str]:
     return [*_libraries(job), str(job.python), "-m", "benchmarks.peers.inside.pytriton_app", *map(str, arguments)]
 
 
+def _packages(job: Job) -> Path:
+    return next(job.python.parent.parent.glob("lib/python*/site-packages"))
+
+
 def _libraries(job: Job) -> list[str]:
     """What makes the server find the libraries of its package and of this Python, not those of another one."""
-    packages = next(job.python.parent.parent.glob("lib/python*/site-packages"))
-    folders = (packages / "nvidia_pytriton.libs", job.python.resolve().parents[1] / "lib")
+    folders = (_packages(job) / "nvidia_pytriton.libs", job.python.resolve().parents[1] / "lib")
     return ["env", f"LD_LIBRARY_PATH={os.pathsep.join(map(str, folders))}"]
 
 
