@@ -44,6 +44,22 @@ def test_logits_are_those_of_the_cpu_and_the_same_in_any_company(hosted):
     np.testing.assert_array_equal(alone, together)
 
 
+@pytest.mark.parametrize("forward", ["auto", "eager", "channels_last", "frozen"])
+def test_passes_that_are_copied_while_others_compute_answer_as_eager_does(tmp_path, forward):
+    """More passes than there are buffers, of requests that begin and end within them."""
+    torch.manual_seed(0)
+    card = host(Cnn(7, SHAPE).eval(), Repository(tmp_path), Draft("m", "1", SHAPE))
+    path = Repository(tmp_path).archive(card)
+    rows = np.random.default_rng(0).random((500, *SHAPE), dtype=np.float32)
+    (eager,) = NeuralModel(path, card, choose_device("cuda"), 500, "eager").logits([rows])
+    model = NeuralModel(path, card, choose_device("cuda"), 16, forward)
+    model.warm_up()
+    assert forward in ("auto", model.form)
+    for _ in range(5):
+        answers = model.logits(np.split(rows, [3, 200, 201, 433]))
+        np.testing.assert_allclose(np.concatenate(answers), eager, rtol=0, atol=1e-5)
+
+
 def test_an_attack_needs_no_device_calls(hosted):
     path, _ = hosted
     images = []
