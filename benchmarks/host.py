@@ -12,7 +12,6 @@ import uvloop
 from benchmarks.memory_ledger import MemoryLedger
 from benchmarks.two_ledgers import TwoLedgers
 from oracle_server.ledger import SqliteLedger
-from oracle_server.memory import keep_freed_memory
 from oracle_server.operator import ledger_path
 from oracle_server.server import ServeOptions, serve, write_address
 
@@ -22,7 +21,6 @@ __all__ = ["main"]
 def main(root: Path, threads: int) -> None:
     """Serve every model below `root` until SIGTERM; `server.json` says where."""
     logging.basicConfig(level=logging.INFO)
-    keep_freed_memory()
     ledger = TwoLedgers(SqliteLedger(ledger_path(root)), MemoryLedger())
     with contextlib.closing(ledger), contextlib.ExitStack() as stack:
         options = ServeOptions(root, device="cpu", threads=threads)

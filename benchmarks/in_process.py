@@ -1,7 +1,6 @@
 """`python -m benchmarks.in_process`: models without a server, called with rows that lie ready as a tensor.
 
-An `InProcess` is such a process. The server's settings of the allocator are those of a whole process: forms run in one
-that has them, and eager is the archive in one that knows nothing of servers.
+An `InProcess` is such a process, so that no leftovers of a client or of a server's start are beside what is measured.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import torch
 
 from benchmarks.callers import noise
 from benchmarks.worker import Run, Worker
-from oracle_server.memory import keep_freed_memory
 from oracle_server.models.forms import Form, Pass, make
 from protos import archive
 
@@ -24,10 +22,10 @@ __all__ = ["InProcess"]
 
 
 class InProcess(Worker):
-    """A process with the server's settings, or without."""
+    """A process that calls models of archives."""
 
-    def __init__(self, settings: bool) -> None:
-        super().__init__("benchmarks.in_process", settings)
+    def __init__(self) -> None:
+        super().__init__("benchmarks.in_process", None)
 
     def run(self, path: Path, form: str, rows: int, shape: tuple[int, ...], seconds: float) -> Run:
         """About so many seconds of calls of the archive at `path` in a form of the server's, one after the other."""
@@ -48,9 +46,7 @@ def _made(path: str, form: str) -> Pass:
 
 def _main() -> None:
     torch.set_num_threads(1)
-    if json.loads(sys.stdin.readline()):
-        keep_freed_memory()
-    print("null", flush=True)
+    print(sys.stdin.readline(), end="", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         forward, rows, times = _made(order["path"], order["form"]), torch.from_numpy(noise(order["shape"])), []

@@ -30,19 +30,19 @@ _BOUNDS = {
 
 def measure(server: Served, rig: Rig) -> list[Figure]:
     """Requests of 64 rows, 32 callers with a row each, and one such caller, of each model."""
-    with InProcess(settings=True) as serving, InProcess(settings=False) as plain:
-        return [figure for model in rig.shapes for figure in _measure(server, serving, plain, rig, model)]
+    with InProcess() as beside:
+        return [figure for model in rig.shapes for figure in _measure(server, beside, rig, model)]
 
 
-def _measure(server: Served, serving: InProcess, plain: InProcess, rig: Rig, model: str) -> list[Figure]:
+def _measure(server: Served, beside: InProcess, rig: Rig, model: str) -> list[Figure]:
     bounds, (form, batch) = _BOUNDS[model], server.form(model)
     shape, path, seconds = rig.shapes[model], server.archive(model), rig.seconds
 
     def same(rows: int) -> Run:
-        return serving.run(path, form, rows, shape, seconds)
+        return beside.run(path, form, rows, shape, seconds)
 
     def eager(rows: int) -> Run:
-        return plain.run(path, Form.EAGER, rows, shape, seconds)
+        return beside.run(path, Form.EAGER, rows, shape, seconds)
 
     with ExitStack() as stack:
         many, crowd, one = (
