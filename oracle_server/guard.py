@@ -26,6 +26,7 @@ from oracle_server.logs import begin_call, call_under_way
 from oracle_server.metrics import UNCOUNTED, Metrics
 from oracle_server.threat_model import POLICY, Caller
 from protos.inference.codec import InferRequest
+from protos.request import ReceivedRequest
 
 __all__ = ["Guard", "RequestType", "new_token"]
 
@@ -40,7 +41,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 # A handler gets the parsed request and the key; behind the Unix socket, and of anybody, there is no key.
 Unary = Callable[[Any, Any], Awaitable[Message]]
 Stream = Callable[[Any, Any], AsyncGenerator[Message, None]]
-RequestType = type[Message] | type[InferRequest]
+RequestType = type[Message] | type[InferRequest] | type[ReceivedRequest]
 
 
 def new_token(key_id: str | None = None) -> tuple[str, str, bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 from oracle_server.errors import Reason, Refusal
 from oracle_server.models.card import Card
 from protos.codec import CodecError, decode, dtype_name
-from protos.mirage.v1 import oracle_pb2
+from protos.request import ReceivedRequest
 
 __all__ = ["check_dtype", "check_rows", "decode_inputs", "largest_batch", "to_float32"]
 
@@ -27,10 +27,12 @@ def largest_batch(card: Card, message_bytes: int, most: int) -> int:
     return max(1, min(most, (message_bytes - 4096) // row))
 
 
-def decode_inputs(request: oracle_pb2.PredictRequest, card: Card, max_rows: int) -> np.ndarray:
+def decode_inputs(request: ReceivedRequest, card: Card, max_rows: int) -> np.ndarray:
     """The rows (N, *shape) of a request, a view of its bytes in their own dtype, or a `Refusal` that says what to send
     instead.
     """
+    if request.excessive:
+        raise Refusal(Reason.BAD_INPUT, "the request has too much beside its rows: send one tensor, and no more")
     if len(request.request_id) not in _REQUEST_ID:
         raise Refusal(
             Reason.BAD_INPUT,
@@ -38,7 +40,7 @@ def decode_inputs(request: oracle_pb2.PredictRequest, card: Card, max_rows: int)
         )
     check_dtype(dtype_name(request.inputs.dtype), card)
     try:
-        inputs = decode(request.inputs)
+        inputs = decode(request.inputs, request.data)
     except CodecError as error:
         raise Refusal(Reason.BAD_INPUT, str(error)) from None
     check_rows(inputs, card, max_rows)

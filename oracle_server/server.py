@@ -42,6 +42,7 @@ from oracle_server.upstream import Upstream
 from protos.inference import open_inference_pb2
 from protos.inference.codec import InferRequest
 from protos.mirage.v1 import admin_pb2, oracle_pb2
+from protos.request import ReceivedRequest
 
 __all__ = ["ServeOptions", "serve", "write_address"]
 
@@ -118,7 +119,7 @@ async def serve(
     health_pb2_grpc.add_HealthServicer_to_server(health_service, oracle)
     descriptor = oracle_pb2.DESCRIPTOR.services_by_name["Oracle"]
     served = [descriptor, health_pb2.DESCRIPTOR.services_by_name["Health"]]
-    _register(oracle, descriptor, OracleService(ledger, models, answering), guard)
+    _register(oracle, descriptor, OracleService(ledger, models, answering), guard, {"Predict": ReceivedRequest})
     open_inference = OpenInference(models, answering)
     if options.open_inference:
         descriptor = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -212,7 +213,7 @@ def _register(
     request_types: Mapping[str, RequestType] = MappingProxyType({}),
 ) -> None:
     """Every method of the service, guarded, parsed by nobody before the guard; `request_types` are those of methods
-    whose requests are not read as protobuf reads them.
+    whose requests protobuf does not read alone.
     """
     methods = {}
     for method in descriptor.methods:

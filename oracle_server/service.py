@@ -20,6 +20,7 @@ from oracle_server.models.card import Card
 from oracle_server.threat_model import Released
 from protos.codec import encode
 from protos.mirage.v1 import oracle_pb2 as pb
+from protos.request import ReceivedRequest
 
 __all__ = ["OracleService", "usage_message"]
 
@@ -48,7 +49,7 @@ class OracleService:
             max_rows=hosted.max_rows,
         )
 
-    async def predict(self, request: pb.PredictRequest, key: Key) -> pb.PredictResponse:
+    async def predict(self, request: ReceivedRequest, key: Key) -> pb.PredictResponse:
         hosted = self._models.of(key, request.model)
         inputs = decode_inputs(request, hosted.card, hosted.max_rows)
         return _response(await self._answering.answer(Question(key, hosted, request.request_id, inputs)), key)

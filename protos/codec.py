@@ -14,6 +14,7 @@ import numpy as np
 from blake3 import blake3
 from google.protobuf.message import Message
 
+from protos.fields import tag
 from protos.mirage.v1.tensor_pb2 import (
     DTYPE_FLOAT16,
     DTYPE_FLOAT32,
@@ -95,7 +96,7 @@ def serialize(message: Message, field: str, array: np.ndarray) -> bytes:
 
 def _prefix(message: type[Message], field: str, length: int) -> bytes:
     """What stands before a field of `length` bytes: its number and wire type, then the length as a varint."""
-    prefix = bytearray((message.DESCRIPTOR.fields_by_name[field].number << 3 | 2,))
+    prefix = bytearray((tag(message, field),))
     while length > 0x7F:
         prefix.append(length & 0x7F | 0x80)
         length >>= 7
@@ -103,19 +104,21 @@ def _prefix(message: type[Message], field: str, length: int) -> bytes:
     return bytes(prefix)
 
 
-def decode(tensor: Tensor) -> np.ndarray:
-    """The array of a `Tensor`: a read-only view of its bytes, as protobuf hands them out.
+def decode(tensor: Tensor, data: memoryview | None = None) -> np.ndarray:
+    """The array of a `Tensor`: a read-only view of its bytes, as protobuf hands them out, or of `data` in their place.
 
     Raises `CodecError` when the dtype is unknown, and for what `view` refuses.
     """
     dtype = _NUMPY.get(tensor.dtype)
     if dtype is None:
         raise CodecError("tensor dtype is unknown to this version")
-    return view(tensor.data, dtype, tensor.shape)  # protobuf hands out a new copy of the data at each access
+    # protobuf hands out a new copy of the data at each access
+    return view(tensor.data if data is None else data, dtype, tensor.shape)
 
 
 def view(data: bytes | memoryview, dtype: np.dtype[np.generic], shape: Sequence[int]) -> np.ndarray:
-    """Bytes as an array of a shape that somebody claims, without a copy.
+    """Bytes as an array of a shape that somebody claims: a view of them, or of a copy where they lie at an address that
+    is no multiple of the item's size, where numpy takes twice as long.
 
     Raises `CodecError` when a dimension is negative, there are more than `MAX_DIMENSIONS`, or the number of bytes is
     not what the shape asks for.
@@ -128,8 +131,11 @@ def view(data: bytes | memoryview, dtype: np.dtype[np.generic], shape: Sequence[
     needed = math.prod(shape) * dtype.itemsize  # Python integers: no overflow to hide behind
     if needed != len(data):
         raise CodecError(f"tensor header asks for {needed} bytes but {len(data)} came")
+    flat = np.frombuffer(data, dtype=dtype)
+    if not flat.flags.aligned:
+        flat = np.frombuffer(bytes(data), dtype=dtype)
     try:
-        return np.frombuffer(data, dtype=dtype).reshape(shape)
+        return flat.reshape(shape)
     except ValueError as error:  # a zero dimension beside one that no array can have
         raise CodecError("tensor dimension is larger than any array") from error
 

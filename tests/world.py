@@ -25,8 +25,21 @@ from oracle_server.service import OracleService
 from oracle_server.threat_model import Contract
 from protos.codec import encode
 from protos.mirage.v1 import oracle_pb2 as pb
+from protos.request import ReceivedRequest
 
-__all__ = ["ARCHIVE", "CARD", "FAILS", "MAX_ROWS", "PAYLOAD", "SlowLedger", "World", "inputs", "request_id", "world"]
+__all__ = [
+    "ARCHIVE",
+    "CARD",
+    "FAILS",
+    "MAX_ROWS",
+    "PAYLOAD",
+    "SlowLedger",
+    "World",
+    "inputs",
+    "received",
+    "request_id",
+    "world",
+]
 
 ARCHIVE = b"archive" * 300_000  # more than one chunk of a download
 PAYLOAD = ("uint8", "float16")
@@ -79,7 +92,7 @@ class World:
 
     async def send(self, request: pb.PredictRequest, payload: int = 0) -> pb.PredictResponse | Refusal | None:
         try:
-            response = await self.service.predict(request, self.key)
+            response = await self.service.predict(received(request), self.key)
         except Refusal as refusal:
             self.refusals.append((request.request_id, payload, refusal))
             return refusal
@@ -94,6 +107,11 @@ class World:
 def inputs(payload: int, rows: int = 1) -> np.ndarray:
     """Legal rows (N, 3) that differ from one payload to the next."""
     return np.random.default_rng(payload).uniform(0.3, 1, (rows, 3)).astype(np.float32)
+
+
+def received(request: pb.PredictRequest) -> ReceivedRequest:
+    """A request as it comes out of the guard."""
+    return ReceivedRequest.FromString(request.SerializeToString())
 
 
 def request_id(n: int) -> bytes:

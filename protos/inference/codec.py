@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from protos.codec import CodecError, raw, view
+from protos.fields import Excess, split, tag
 from protos.inference import open_inference_pb2 as pb
 
 __all__ = ["InferRequest", "datatype", "decode", "dtype_name", "encode"]
@@ -25,11 +25,8 @@ _DATATYPES: dict[str, tuple[np.dtype[np.generic], str]] = {
     "UINT8": (np.dtype("u1"), "uint_contents"),
 }
 _NAMES = {dtype: name for name, (dtype, _) in _DATATYPES.items()}
-_RAW = pb.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2  # the tag before each
-
-# What a request may have beside raw contents: every two bytes of it may become a hundred of memory when it is parsed.
-_FIELDS = 256
-_BYTES = 4 << 20
+_RAW = tag(pb.ModelInferRequest, "raw_input_contents")
+_BYTES = 4 << 20  # beside raw contents: every two of them may become a hundred bytes of memory when they are parsed
 
 
 @dataclass(frozen=True)
@@ -50,49 +47,11 @@ class InferRequest:
     @classmethod
     def FromString(cls, data: bytes) -> InferRequest:  # noqa: N802 - as a message of protobuf
         """`DecodeError` for bytes that are no such message."""
-        contents: list[memoryview] = []
-        rest: list[memoryview] = []
-        whole, start = memoryview(data), 0
-        while start < len(data) and len(contents) + len(rest) < _FIELDS:
-            tag, place = _varint(data, start)
-            end = _end(data, place, tag & 7)
-            if tag == _RAW:
-                contents.append(whole[_varint(data, place)[1] : end])
-            else:
-                rest.append(whole[start:end])
-            start = end
-        if start < len(data) or sum(map(len, rest)) > _BYTES:
+        try:
+            contents, others = split((data,), _RAW, _BYTES)
+        except Excess:
             return cls(pb.ModelInferRequest(), [], True)
-        return cls(pb.ModelInferRequest.FromString(b"".join(rest)), contents, False)
-
-
-def _end(data: bytes, place: int, kind: int) -> int:
-    """Where the field ends whose value begins at `place`."""
-    if kind == 0:
-        end = _varint(data, place)[1]
-    elif kind == 2:
-        length, place = _varint(data, place)
-        end = place + length
-    elif kind in (1, 5):
-        end = place + (8 if kind == 1 else 4)
-    else:
-        raise DecodeError("a group, or no known kind of field")
-    if end > len(data):
-        raise DecodeError("cut short")
-    return end
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """The number at `place`, and where it ends."""
-    number = 0
-    for shift in range(0, 70, 7):
-        if place == len(data):
-            break
-        byte = data[place]
-        number, place = number | (byte & 0x7F) << shift, place + 1
-        if byte < 0x80:
-            return number, place
-    raise DecodeError("a number without end")
+        return cls(pb.ModelInferRequest.FromString(others), contents, False)
 
 
 def datatype(dtype: np.dtype[np.generic] | str) -> str:

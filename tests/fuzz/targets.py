@@ -38,6 +38,7 @@ from protos.archive import UnsafeArchive
 from protos.inference import open_inference_pb2 as v2
 from protos.inference.codec import InferRequest
 from protos.mirage.v1 import oracle_pb2 as pb
+from protos.request import ReceivedRequest
 from tests.world import CARD, MAX_ROWS, World, world
 
 __all__ = ["CORPUS", "DOCUMENTED", "HEADERS", "TARGETS", "Target", "corpus"]
@@ -56,7 +57,7 @@ def corpus(name: str) -> list[bytes]:
 def codec() -> Iterator[Target]:
     def run(data: bytes) -> str:
         try:
-            request = pb.PredictRequest.FromString(data)
+            request = ReceivedRequest.FromString(data)
         except DecodeError:
             return Reason.MALFORMED.name
         try:
@@ -66,7 +67,7 @@ def codec() -> Iterator[Target]:
             return refusal.reason.name
         assert rows.shape == (len(rows), *CARD.input_shape)
         assert 1 <= len(rows) <= MAX_ROWS
-        assert rows.nbytes == len(request.inputs.data)
+        assert rows.nbytes == len(request.data)
         assert not rows.flags.owndata
         values = to_float32(rows, CARD)
         assert 0 <= values.min() <= values.max() <= 1
@@ -95,7 +96,7 @@ def archive() -> Iterator[Target]:
 
 def predict() -> AbstractContextManager[Target]:
     """The first byte says which header comes along (see `HEADERS`), the rest are the request's."""
-    return _calls("/mirage.v1.Oracle/Predict", pb.PredictRequest, lambda made: made.service.predict, _predicted)
+    return _calls("/mirage.v1.Oracle/Predict", ReceivedRequest, lambda made: made.service.predict, _predicted)
 
 
 def infer() -> AbstractContextManager[Target]:

@@ -17,8 +17,9 @@ from oracle_server.inputs import decode_inputs, to_float32
 from oracle_server.models.card import Card
 from protos.codec import encode
 from protos.mirage.v1 import oracle_pb2 as pb
+from protos.request import ReceivedRequest
 from protos.schema import Feature
-from tests.world import CARD
+from tests.world import CARD, received
 
 LEVELS = np.arange(256, dtype=np.uint8)
 HALVES = np.arange(65536, dtype=np.uint16).view(np.float16)
@@ -27,6 +28,10 @@ RANGES = [(0, 1), (-1, 1), (0, 255), (-2.1, 2.6), (0.1, 0.7), (-3, 5), (1e-3, 1e
 
 def card(low: float = 0.0, high: float = 1.0) -> Card:
     return Card("m", "1", (3,), low, high, 4, 1, 1, "", "", accepted_dtypes=("uint8", "float16"))
+
+
+def asked(rows: np.ndarray) -> ReceivedRequest:
+    return received(pb.PredictRequest(request_id=bytes(16), inputs=encode(rows)))
 
 
 def test_levels_of_photos_are_what_everybody_makes_of_them() -> None:
@@ -45,7 +50,7 @@ def test_levels_go_from_one_end_of_the_range_to_the_other(low: float, high: floa
     assert values[0] == np.float32(low)
     assert values.max() <= np.float32(high)
     assert (np.diff(values) > 0).all()
-    request = pb.PredictRequest(request_id=bytes(16), inputs=encode(values[:255].reshape(-1, 3)))
+    request = asked(values[:255].reshape(-1, 3))
     assert len(decode_inputs(request, card(low, high), 99)) == 85, "as float32 they are legal"
 
 
@@ -68,7 +73,7 @@ def test_rows_are_converted_in_place_or_left_alone() -> None:
 def test_float16_is_refused_exactly_where_its_float32_is(rows: np.ndarray) -> None:
     def told(inputs: np.ndarray) -> str:
         try:
-            decode_inputs(pb.PredictRequest(request_id=bytes(16), inputs=encode(inputs)), card(-0.7, 0.7), 9)
+            decode_inputs(asked(inputs), card(-0.7, 0.7), 9)
         except Refusal as refusal:
             return refusal.sentence
         return "taken"
@@ -80,7 +85,7 @@ def test_a_bound_that_no_float16_meets_is_not_rounded_to_one() -> None:
     """The float16 next to 0.7 lies above it."""
     rows = np.float16([[0.7, 0.5, 0.5]])
     with pytest.raises(Refusal, match=r"inputs lie in \[0.5, 0.700195"):
-        decode_inputs(pb.PredictRequest(request_id=bytes(16), inputs=encode(rows)), card(0, 0.7), 9)
+        decode_inputs(asked(rows), card(0, 0.7), 9)
 
 
 def test_a_card_without_the_field_takes_float32_alone(tmp_path: Path) -> None:
@@ -92,7 +97,7 @@ def test_a_card_without_the_field_takes_float32_alone(tmp_path: Path) -> None:
     old = Card.read(tmp_path / "card.json")
     assert old.accepted_dtypes == ()
     assert not old.message().accepted_dtypes
-    request = pb.PredictRequest(request_id=bytes(16), inputs=encode(np.zeros((1, 3), np.uint8)))
+    request = asked(np.zeros((1, 3), np.uint8))
     assert decode_inputs(request, CARD, 9).dtype == np.uint8
     with pytest.raises(Refusal, match=r"^inputs have dtype uint8: send float32 rows of shape \[3\]$"):
         decode_inputs(request, old, 9)

@@ -113,7 +113,9 @@ def test_inputs_are_checked_before_anything_is_charged() -> None:
 
 
 def test_inputs_that_nobody_checks_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "decode_inputs", lambda request, card, most: decode(request.inputs))
+    monkeypatch.setattr(
+        service_module, "decode_inputs", lambda request, card, most: decode(request.inputs, request.data)
+    )
 
     async def scenario() -> None:
         async with world(CONTRACT) as w:
