@@ -42,6 +42,7 @@ class Card:
     joint        the classifier was trained together with a network that inverts it
     accepted_dtypes  what inputs may have instead of float32: "uint8", of which 0 to 255 are low to high, and "float16";
                  see `inputs.to_float32`
+    autocast     "float16" or "bfloat16": computed so on CUDA, see `NeuralModel`; empty is float32 throughout
     upstream     "logits" or "probabilities": what the model answers that runs elsewhere and has no archive here
     """
 
@@ -70,12 +71,15 @@ class Card:
     joint: bool = False
     accepted_dtypes: tuple[str, ...] = ()
     upstream: str = ""
+    autocast: str = ""
 
     def __post_init__(self) -> None:
         if (self.kind == "features") != bool(self.outputs) or (self.outputs and self.classes):
             raise ValueError("outputs belong to feature models, which have at least one and no classes")
         if not set(self.accepted_dtypes) <= {"uint8", "float16"} or (self.accepted_dtypes and self.features):
             raise ValueError("inputs may be uint8 and float16 beside float32, those of a table neither")
+        if self.autocast not in ("", "float16", "bfloat16") or (self.autocast and not self.deterministic):
+            raise ValueError("autocast is to float16 or bfloat16, and of a deterministic model")
         if self.upstream not in ("", "logits", "probabilities"):
             raise ValueError(f"an upstream answers logits or probabilities, not {self.upstream!r}")
         if self.upstream and (self.archive_bytes or self.archive_sha256 or self.kind != "neural" or self.deterministic):
@@ -142,6 +146,7 @@ class Card:
             ],
             outputs=[output.message() for output in self.outputs],
             joint=self.joint,
+            autocast=self.autocast,
             accepted_dtypes=[wire_dtype(dtype) for dtype in self.accepted_dtypes],
         )
         if self.confusion:

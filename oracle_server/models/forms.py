@@ -29,7 +29,7 @@ from torch import Tensor, fx
 
 from oracle_server.models.folding import channels_last, fold, plain
 
-__all__ = ["AUTO", "TOLERANCE", "Choice", "Form", "choose", "ladder"]
+__all__ = ["AUTO", "TOLERANCE", "Choice", "Form", "Pass", "choose", "ladder"]
 
 _LOG = logging.getLogger(__name__)
 

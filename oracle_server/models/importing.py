@@ -36,6 +36,7 @@ class Draft:
     input_shape  of one row, without the batch; low and high bound every value in it
     joint        trained together with a network that inverts it, which the card has to say
     accepted_dtypes  what inputs may have beside float32, as in the card
+    autocast     what CUDA computes the answers in, as in the card; wants a deterministic model
     """
 
     name: str
@@ -47,6 +48,7 @@ class Draft:
     description: str = ""
     joint: bool = False
     accepted_dtypes: tuple[str, ...] = ("uint8", "float16")
+    autocast: str = ""
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -55,6 +57,8 @@ class Draft:
             raise ModelRefused(
                 f"{list(self.input_shape)} is no shape of a row: give --input-shape 1,112,92 for example"
             )
+        if self.autocast and not self.deterministic:
+            raise ModelRefused("in so few bits a row's answer depends on its company: --autocast wants --deterministic")
         if unknown := set(self.accepted_dtypes) - {"uint8", "float16"}:
             raise ModelRefused(f"inputs are never {', '.join(sorted(unknown))}: give --payload uint8,float16, or none")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from oracle_server.inputs import to_float32
 from oracle_server.models.card import Card
-from oracle_server.models.forms import AUTO, Choice, Form, choose
+from oracle_server.models.forms import AUTO, Choice, Form, Pass, choose
 from oracle_server.models.staging import Staging, as_tensor, staging
 from protos import archive
 
@@ -42,6 +42,9 @@ class NeuralModel:
     chosen, and with them the rounding, do not depend on how many rows came together; and it runs eager, whatever was
     asked for, since a choice by time may be another one after a restart. On the CPU it needs one torch thread: several
     share the rows out unevenly, and a row's bits then depend on its place.
+
+    A card may state an autocast, which holds on CUDA: most of the arithmetic is done in a dtype of 16 bits, and answers
+    are not those of float32. Elsewhere it is left out, and the log says so.
     """
 
     def __init__(self, path: Path, card: Card, device: torch.device, batch: int, forward: str = AUTO) -> None:
@@ -55,7 +58,10 @@ class NeuralModel:
         self._forward = forward
         self.batch = batch
         self.form = Form.EAGER
-        self._choice = Choice(Form.EAGER, archive.load(path, device), batch, (batch,) if card.deterministic else ())
+        run: Pass = archive.load(path, device)
+        if card.autocast and device.type == "cuda":
+            run = _in_autocast(run, getattr(torch, card.autocast))
+        self._choice = Choice(Form.EAGER, run, batch, (batch,) if card.deterministic else ())
         self._staging: Staging = staging(device, (batch, *card.input_shape))
 
     def logits(self, requests: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -89,6 +95,8 @@ class NeuralModel:
             _LOG.info("%s is deterministic and served eager: --forward %s is for others", self.card.id, self._forward)
         for rows_of_pass in (1, self.batch):
             self.logits([legal[:rows_of_pass]])
+        if self.card.autocast and self._device.type != "cuda":
+            _LOG.info("%s runs in float32: autocast, which its card states, is for CUDA", self.card.id)
         _LOG.info("%s runs %s, at most %d rows in a pass", self.card.id, self.form, self.batch)
 
     def _legal_rows(self) -> np.ndarray:
@@ -130,3 +138,11 @@ class NeuralModel:
         together = answers[0] if len(answers) == 1 else np.concatenate(answers)
         ends = list(itertools.accumulate(map(len, requests)))
         return [together[end - len(request) : end] for request, end in zip(requests, ends, strict=True)]
+
+
+def _in_autocast(run: Pass, dtype: torch.dtype) -> Pass:
+    def in_autocast(rows: Tensor) -> Tensor:
+        with torch.autocast("cuda", dtype):
+            return run(rows)
+
+    return in_autocast

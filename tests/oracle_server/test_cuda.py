@@ -60,6 +60,23 @@ def test_passes_that_are_copied_while_others_compute_answer_as_eager_does(tmp_pa
         np.testing.assert_allclose(np.concatenate(answers), eager, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("autocast", ["float16", "bfloat16"])
+def test_autocast_is_near_float32_and_the_same_in_any_company(tmp_path, autocast):
+    torch.manual_seed(0)
+    draft = Draft("m", "1", SHAPE, deterministic=True, autocast=autocast)
+    card = host(Cnn(7, SHAPE).eval(), Repository(tmp_path), draft)
+    path = Repository(tmp_path).archive(card)
+    rows = np.random.default_rng(0).random((50, *SHAPE), dtype=np.float32)
+    (exact,) = NeuralModel(path, card, choose_device("cpu"), 16).logits([rows])
+    model = NeuralModel(path, card, choose_device("cuda"), 16)
+    model.warm_up()
+    (together,) = model.logits([rows])
+    np.testing.assert_allclose(together, exact, atol=5e-2, rtol=5e-2)
+    assert np.abs(together - exact).max() > 1e-5  # fewer bits there were
+    alone = np.concatenate([model.logits([row[None]])[0] for row in rows])
+    np.testing.assert_array_equal(alone, together)
+
+
 def test_an_attack_needs_no_device_calls(hosted):
     path, _ = hosted
     images = []

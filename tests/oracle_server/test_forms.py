@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from torch import Tensor, fx, nn
 from oracle_server.models import forms
 from oracle_server.models.folding import fold, plain
 from oracle_server.models.forms import AUTO, TOLERANCE, Choice, Form, choose, ladder, make
-from oracle_server.models.importing import Draft, host
+from oracle_server.models.importing import Draft, ModelRefused, host
 from oracle_server.models.neural import NeuralModel
 from oracle_server.models.repository import Repository
 from protos import archive
@@ -100,7 +102,7 @@ def loaded(folder: Path, make_one: Callable[[], nn.Module]) -> fx.GraphModule:
     return module
 
 
-def hosted(folder: Path, make_one: Callable[[], nn.Module], batch: int, forward: str, **more: bool) -> NeuralModel:
+def hosted(folder: Path, make_one: Callable[[], nn.Module], batch: int, forward: str, **more: Any) -> NeuralModel:
     card = host(network(make_one), Repository(folder), Draft("m", "1", SHAPE, **more))
     return NeuralModel(Repository(folder).archive(card), card, CPU, batch, forward)
 
@@ -362,3 +364,27 @@ def test_the_log_says_which_form_is_served_and_an_unfit_one_stops_nobody(start: 
     assert server.new_key(model="other").predict(inputs(3, shape=(1, 64, 64))).receipt.spent == 3
     assert "the compiled form does not exist for this model (AttributeError" in server.process.log
     assert "other/1 runs eager, at most " in server.process.log
+
+
+def test_autocast_is_stated_by_the_card_and_left_out_on_the_cpu(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    model = hosted(tmp_path, NETWORKS["softmax"], 4, AUTO, deterministic=True, autocast="bfloat16")
+    model.warm_up()
+    assert "m/1 runs in float32: autocast, which its card states, is for CUDA" in caplog.text
+    assert model.card.message().autocast == "bfloat16"
+    assert Repository(tmp_path).card("m") == model.card
+    images = rows(9)
+    expected = network(NETWORKS["softmax"])(torch.from_numpy(images)).detach()
+    np.testing.assert_allclose(model.logits([images])[0], expected, rtol=0, atol=TOLERANCE)
+
+
+def test_autocast_is_for_deterministic_models(tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused, match="--autocast wants --deterministic"):
+        Draft("m", "1", SHAPE, autocast="bfloat16")
+    card = hosted(tmp_path, NETWORKS["softmax"], 4, AUTO).card
+    with pytest.raises(ValueError, match="of a deterministic model"):
+        replace(card, autocast="bfloat16")
+    with pytest.raises(ValueError, match="to float16 or bfloat16"):
+        replace(card, autocast="float8", deterministic=True)

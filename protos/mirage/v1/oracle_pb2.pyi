@@ -110,7 +110,7 @@ class Archive(_message.Message):
     def __init__(self, name: _Optional[str] = ..., bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class ModelCard(_message.Message):
-    __slots__ = ("name", "version", "kind", "input_shape", "input_dtype", "low", "high", "classes", "parameters", "archive_bytes", "archive_sha256", "torch_version", "deterministic", "released_dtype", "description", "features", "response", "confusion", "confusion_rows", "error_std", "archives", "outputs", "joint", "accepted_dtypes")
+    __slots__ = ("name", "version", "kind", "input_shape", "input_dtype", "low", "high", "classes", "parameters", "archive_bytes", "archive_sha256", "torch_version", "deterministic", "released_dtype", "description", "features", "response", "confusion", "confusion_rows", "error_std", "archives", "outputs", "joint", "accepted_dtypes", "autocast")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +135,7 @@ class ModelCard(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     JOINT_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_DTYPES_FIELD_NUMBER: _ClassVar[int]
+    AUTOCAST_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     kind: str
@@ -159,7 +160,8 @@ class ModelCard(_message.Message):
     outputs: _containers.RepeatedCompositeFieldContainer[Output]
     joint: bool
     accepted_dtypes: _containers.RepeatedScalarFieldContainer[_tensor_pb2.DType]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., classes: _Optional[int] = ..., parameters: _Optional[int] = ..., archive_bytes: _Optional[int] = ..., archive_sha256: _Optional[bytes] = ..., torch_version: _Optional[str] = ..., deterministic: bool = ..., released_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., response: _Optional[_Union[Feature, _Mapping]] = ..., confusion: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., confusion_rows: _Optional[str] = ..., error_std: _Optional[float] = ..., archives: _Optional[_Iterable[_Union[Archive, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., joint: bool = ..., accepted_dtypes: _Optional[_Iterable[_Union[_tensor_pb2.DType, str]]] = ...) -> None: ...
+    autocast: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., kind: _Optional[str] = ..., input_shape: _Optional[_Iterable[int]] = ..., input_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., classes: _Optional[int] = ..., parameters: _Optional[int] = ..., archive_bytes: _Optional[int] = ..., archive_sha256: _Optional[bytes] = ..., torch_version: _Optional[str] = ..., deterministic: bool = ..., released_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., description: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., response: _Optional[_Union[Feature, _Mapping]] = ..., confusion: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., confusion_rows: _Optional[str] = ..., error_std: _Optional[float] = ..., archives: _Optional[_Iterable[_Union[Archive, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[Output, _Mapping]]] = ..., joint: bool = ..., accepted_dtypes: _Optional[_Iterable[_Union[_tensor_pb2.DType, str]]] = ..., autocast: _Optional[str] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
     __slots__ = ("model",)
