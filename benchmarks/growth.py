@@ -31,6 +31,8 @@ __all__ = ["measure"]
 _MODEL, _CALLERS = "softmax", 32
 _BOUND = 1.1
 _FEW_LINES = 1_000
+_ASKED = 1_000  # of many keys, so that each was asked before when its cost is read
+_FEW_ROUNDS = 3
 _PARTS = 10  # of the time in which memory is looked at; the first is the warm-up
 
 
@@ -64,10 +66,10 @@ class _Place:
         self._address: str = told["address"]
         self._pid: int = told["pid"]
 
-    def load(self, callers: int = _CALLERS, connections: int = 0) -> Callers:
-        """Callers who share the keys of the ledger, in turns."""
-        keys = tuple(self._tokens)
-        load = Load("mirage", self._address, self._shape, callers, keys=keys, connections=connections)
+    def load(self, callers: int = _CALLERS, connections: int = 0, keys: slice = slice(None)) -> Callers:
+        """Callers who share these keys of the ledger, in turns."""
+        keys_ = tuple(self._tokens[keys])
+        load = Load("mirage", self._address, self._shape, callers, keys=keys_, connections=connections)
         return self._stack.enter_context(Callers(load))
 
     def cost(self, callers: Callers, seconds: float) -> Callable[[], _Cost]:
@@ -104,11 +106,19 @@ def _connections(rig: Rig, connections: int) -> Figure:
 
 
 def _keys(rig: Rig, keys: int) -> Figure:
-    """A key after the other, none of them again before all others, over one key alone."""
+    """A thousand of the keys by turns, over one key alone; beside it, `first_calls`, a new one of the keys each time,
+    which the server has to read.
+    """
     with ExitStack() as stack:
         places = [_Place(rig, name, stack, keys=of_them) for name, of_them in (("keys", keys), ("key", 1))]
-        many, one = (place.cost(place.load(), rig.seconds) for place in places)
-        return _growth("keys", many, one, rig.rounds, keys=keys, callers=_CALLERS)
+        step = max(1, keys // _ASKED)
+        loads = [places[0].load(keys=some) for some in (slice(0, None, step), slice(1, None))]
+        many, new = (places[0].cost(load, rig.seconds) for load in loads)
+        one = places[1].cost(places[1].load(), rig.seconds)
+        first = alternated((new, one), min(rig.rounds, _FEW_ROUNDS))
+        many()  # and once more before the rounds that count: by then all of them are known
+        told = {"keys": keys, "asked": len(range(0, keys, step)), "callers": _CALLERS}
+        return _growth("keys", many, one, rig.rounds, first_calls=median(a.cpu / b.cpu for a, b in first), **told)
 
 
 def _lines(rig: Rig, lines: int) -> Figure:
@@ -120,7 +130,7 @@ def _lines(rig: Rig, lines: int) -> Figure:
         return _growth("rows", long, short, rig.rounds, lines=lines, callers=_CALLERS)
 
 
-def _growth(name: str, much: Callable[[], _Cost], little: Callable[[], _Cost], rounds: int, **told: int) -> Figure:
+def _growth(name: str, much: Callable[[], _Cost], little: Callable[[], _Cost], rounds: int, **told: float) -> Figure:
     pairs = alternated((much, little), rounds)
     value, low, high = middle([a.cpu / b.cpu for a, b in pairs])
     extra = {
