@@ -61,7 +61,6 @@ class Answering:
         self._watch = Watch(ledger)
         self._arrivals = Arrivals()
         self._in_flight: dict[tuple[str, bytes], _Flight] = {}
-        self._charges: set[asyncio.Future[Charge]] = set()  # on their way to the disk
 
     async def answer(self, question: Question) -> Answer:
         """The answer, once its charge is durable; a `Refusal` says whether it was charged all the same.
@@ -96,14 +95,8 @@ class Answering:
         flight.ended.set_result(None)
 
     def _charged(self, question: Question, charge: asyncio.Future[Charge]) -> None:
-        self._charges.add(charge)
-        charge.add_done_callback(self._charge_done)
+        charge.add_done_callback(lambda done: done.exception())  # taken note of here, in case that its caller has left
         self._watch.look(question.key, question.hosted.card, question.inputs, charge)
-
-    def _charge_done(self, charge: asyncio.Future[Charge]) -> None:
-        self._charges.discard(charge)
-        if not charge.cancelled():
-            charge.exception()  # whoever waits for the answer has it, unless its caller left
 
     async def _answer(self, question: Question, charging: Charging) -> Answer:
         card, key = question.hosted.card, question.key
@@ -139,7 +132,7 @@ class Answering:
         """Let go of questions whose callers are gone. What was charged for them is on disk on return, and a retry will
         have its answer.
         """
-        while waiting := [flight.ended for flight in self._in_flight.values()] + list(self._charges):
+        while waiting := [flight.ended for flight in self._in_flight.values()]:
             for flight in self._in_flight.values():
                 flight.task.cancel()
             await asyncio.wait(waiting)
