@@ -18,7 +18,9 @@ from benchmarks.worker import Run, Worker
 from oracle_server.models.forms import Form, Pass, make
 from protos import archive
 
-__all__ = ["InProcess"]
+__all__ = ["AS_TORCH_HAS_IT", "InProcess"]
+
+AS_TORCH_HAS_IT = "as torch has it"
 
 
 class InProcess(Worker):
@@ -28,7 +30,9 @@ class InProcess(Worker):
         super().__init__("benchmarks.in_process", None)
 
     def run(self, path: Path, form: str, rows: int, shape: tuple[int, ...], seconds: float) -> Run:
-        """About so many seconds of calls of the archive at `path` in a form of the server's, one after the other."""
+        """About so many seconds of calls of the archive at `path`, one after the other, in a form of the server's, or
+        as `AS_TORCH_HAS_IT`: eager, in the layout in which its maker's module computes.
+        """
         order = {"path": str(path), "form": form, "shape": (rows, *shape), "seconds": seconds}
         return Run(**self._tell(order), rows=rows)
 
@@ -41,7 +45,10 @@ class InProcess(Worker):
 
 @cache
 def _made(path: str, form: str) -> Pass:
-    return make(Form(form), archive.load(Path(path)))
+    loaded = archive.load(Path(path))  # which puts weights into the layout that convolutions like
+    if form == AS_TORCH_HAS_IT:
+        return loaded.to(memory_format=torch.contiguous_format)
+    return make(Form(form), loaded)
 
 
 def _main() -> None:

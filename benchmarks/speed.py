@@ -1,6 +1,9 @@
 """How much of a model's own speed is left behind the server.
 
 In process means: the form of the model that the server chose, called with a tensor that lies ready, and nothing else.
+Eager means: what its maker would have without a server, the model in eager torch and in torch's own memory layout; how
+it does against the archive as `archive.load` gives it, eager too but laid out for convolutions, stands
+beside it.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from statistics import median
 
 from benchmarks.callers import Callers
 from benchmarks.common import BATCH, IN_FLIGHT, THREADS, Rig, Served
-from benchmarks.in_process import InProcess
+from benchmarks.in_process import AS_TORCH_HAS_IT, InProcess
 from benchmarks.readings import added, alternated, over
 from benchmarks.worker import Run
 from oracle_server.models.forms import Form
@@ -41,8 +44,8 @@ def _measure(server: Served, beside: InProcess, rig: Rig, model: str) -> list[Fi
     def same(rows: int) -> Run:
         return beside.run(path, form, rows, shape, seconds)
 
-    def eager(rows: int) -> Run:
-        return beside.run(path, Form.EAGER, rows, shape, seconds)
+    def eager(rows: int, form: str = AS_TORCH_HAS_IT) -> Run:
+        return beside.run(path, form, rows, shape, seconds)
 
     with ExitStack() as stack:
         many, crowd, one = (
@@ -51,17 +54,28 @@ def _measure(server: Served, beside: InProcess, rig: Rig, model: str) -> list[Fi
         )
         large = alternated((lambda: many.run(seconds), lambda: same(BATCH)), rig.rounds)
         small = alternated(
-            (lambda: crowd.run(seconds), lambda: same(_CALLERS), lambda: eager(_CALLERS), lambda: eager(BATCH)),
+            (
+                lambda: crowd.run(seconds),
+                lambda: same(_CALLERS),
+                lambda: eager(_CALLERS),
+                lambda: eager(BATCH),
+                lambda: eager(_CALLERS, Form.EAGER),
+            ),
             rig.rounds,
         )
         alone = alternated((lambda: one.run(seconds), lambda: same(1)), rig.rounds)
-    at_64 = median(here.rows_a_second / there.rows_a_second for here, _, _, there in small)
+    at_64, as_loaded = (median(runs[0].rows_a_second / runs[place].rows_a_second for runs in small) for place in (3, 4))
     told = {"threads": THREADS, "form": form, "rows_in_a_pass": batch}
     return [
         over(f"bench/{model}/{_BATCH64}", large, bounds.get(_BATCH64), callers=IN_FLIGHT, **told),
         over(f"bench/{model}/{_CALLERS32}", [runs[:2] for runs in small], bounds.get(_CALLERS32), **told),
         over(
-            f"bench/{model}/{_EAGER}", [runs[:3:2] for runs in small], bounds.get(_EAGER), over_eager_64=at_64, **told
+            f"bench/{model}/{_EAGER}",
+            [runs[:3:2] for runs in small],
+            bounds.get(_EAGER),
+            over_eager_64=at_64,
+            over_archive_as_loaded=as_loaded,
+            **told,
         ),
         over(f"bench/{model}/{_ONE}", alone, bounds.get(_ONE), **told),
         added(f"bench/{model}/one_caller_added_median_ms", alone, **told),
