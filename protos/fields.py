@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError, Message
 __all__ = ["Excess", "split", "tag"]
 
 _FIELDS = 256  # of one message
+_64_BITS = 2**64 - 1  # of a number; protobuf drops what ten bytes hold beyond them
 _LEN = 2  # the wire type of text, bytes and messages
 
 
@@ -42,7 +43,7 @@ def split(parts: Iterable[bytes | memoryview], apart: int, most: int) -> tuple[l
             found, place = _varint(part, start, 5)
             kind = found & 7
             if kind == _LEN:
-                length, place = _varint(part, place, 5)
+                length, place = _varint(part, place, 10)
                 following = place + length
             elif kind == 0:
                 following = _varint(part, place, 10)[1]
@@ -71,5 +72,5 @@ def _varint(data: bytes | memoryview, place: int, most: int) -> tuple[int, int]:
         byte = data[end]
         number |= (byte & 0x7F) << 7 * (end - place)
         if byte < 0x80:
-            return number, end + 1
+            return number & _64_BITS, end + 1
     raise DecodeError("a number without end")

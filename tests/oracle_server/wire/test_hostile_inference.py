@@ -13,6 +13,7 @@ import pytest
 
 from protos.inference import open_inference_pb2 as v2
 from tests.fixtures import Start
+from tests.length_delimited import field
 from tests.open_inference import INFER, infer, receipt, request
 from tests.serving import Caller, Server, assert_refused, inputs, refused
 from tests.unharmed import unharmed
@@ -150,16 +151,6 @@ def test_other_parameters_change_nothing(caller: Caller, name: str) -> None:
     answer, plain = infer(caller, IGNORED[name]), infer(caller, request(ROWS))
     assert answer.raw_output_contents == plain.raw_output_contents
     assert receipt(answer)["rows_charged"] == 3
-
-
-def field(tag: int, data: bytes) -> bytes:
-    """A field of bytes, in the encoding of protobuf: its tag, their length, and the bytes."""
-    length = len(data)
-    head = bytearray((tag,))
-    while length > 0x7F:
-        head.append(length & 0x7F | 0x80)
-        length >>= 7
-    return bytes((*head, length)) + data
 
 
 GOOD = request(ROWS).SerializeToString()
