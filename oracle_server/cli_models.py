@@ -175,7 +175,6 @@ def train_table(
 @click.option(
     "--autocast",
     type=click.Choice(["float16", "bfloat16"]),
-    default="",
     help="Compute in this on CUDA, as the card then says; wants --deterministic.",
 )
 @click.option("--description", default="", help="One public line for the model card.")
@@ -188,7 +187,7 @@ def import_(
     bounds: tuple[float, float],
     deterministic: bool,
     payload: str,
-    autocast: str,
+    autocast: str | None,
     description: str,
 ) -> None:
     """Host your own model: SOURCE is package:factory (returns an nn.Module), a .pt2 file, or a tree's .json file."""
@@ -204,9 +203,8 @@ def import_(
                 said = f"{input_shape} is no shape" if input_shape else "is missing"
                 raise click.UsageError(f"--input-shape {said}: give for example 1,112,92") from None
             accepted = () if payload == "none" else tuple(payload.split(","))
-            draft = Draft(
-                name, version, shape, *bounds, deterministic, description, accepted_dtypes=accepted, autocast=autocast
-            )
+            chosen: dict[str, Any] = {"accepted_dtypes": accepted, "autocast": autocast or ""}
+            draft = Draft(name, version, shape, *bounds, deterministic, description, **chosen)
             card = host(find_model(source), repository, draft)
     click.echo(f"{card.id}: {card.parameters} parameters, {card.classes} classes, sha256 {card.archive_sha256}")
 
