@@ -34,6 +34,15 @@ def asked(rows: np.ndarray) -> ReceivedRequest:
     return received(pb.PredictRequest(request_id=bytes(16), inputs=encode(rows)))
 
 
+def told(rows: np.ndarray, of: Card) -> str:
+    """What the sender of rows is told: "taken", or why not."""
+    try:
+        decode_inputs(asked(rows), of, 9)
+    except Refusal as refusal:
+        return refusal.sentence
+    return "taken"
+
+
 def test_levels_of_photos_are_what_everybody_makes_of_them() -> None:
     """numpy's and torch's quotient, not the product with 1/255, which is another number for half of them."""
     values = to_float32(LEVELS, card())
@@ -71,14 +80,18 @@ def test_rows_are_converted_in_place_or_left_alone() -> None:
 
 @given(hnp.arrays(np.float16, (2, 3), elements=st.floats(-1.5, 1.5, width=16) | st.sampled_from([np.nan, np.inf])))
 def test_float16_is_refused_exactly_where_its_float32_is(rows: np.ndarray) -> None:
-    def told(inputs: np.ndarray) -> str:
-        try:
-            decode_inputs(asked(inputs), card(-0.7, 0.7), 9)
-        except Refusal as refusal:
-            return refusal.sentence
-        return "taken"
+    assert told(rows, card(-0.7, 0.7)) == told(rows.astype(np.float32), card(-0.7, 0.7))
 
-    assert told(rows) == told(rows.astype(np.float32))
+
+SPECIAL = [np.nan, -np.nan, np.inf, -np.inf, -0.0, 0.0, 0.7, np.nextafter(np.float32(0.7), 1), 1e-45, -1e-45]
+
+
+@pytest.mark.parametrize("low", [0.0, -0.7])
+@given(hnp.arrays(np.float32, (2, 3), elements=st.floats(-1.5, 1.5, width=32) | st.sampled_from(np.float32(SPECIAL))))
+def test_float32_is_taken_exactly_where_it_is_in_the_range(low: float, rows: np.ndarray) -> None:
+    outside = "inputs lie in" if np.isfinite(rows).all() else "not finite"
+    legal = ((rows >= np.float32(low)) & (rows <= np.float32(0.7))).all()
+    assert ("taken" if legal else outside) in told(rows, card(low, 0.7))
 
 
 def test_a_bound_that_no_float16_meets_is_not_rounded_to_one() -> None:
