@@ -42,7 +42,7 @@ def _made(name: str, *requirements: str) -> Path:
     """Where the packages of the environment `name` lie, with these among them."""
     folder = ENVIRONMENTS / name
     if not (folder / "bin" / "python").exists():
-        venv.create(folder, with_pip=True)
+        venv.create(folder, with_pip=True, symlinks=True)  # what is next to its Python is found from there
     if requirements:
         click.echo(f"{folder}: {' '.join(requirements)}")
         pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
