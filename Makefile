@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check bench proto clean
+.PHONY: setup demo test check bench peers proto clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m benchmarks
 
+# About 7 GB; make bench leaves out the peers that are not there.
+peers: $(STAMP)
+	$(BIN)/python -m benchmarks.peers
+
 # The stubs are committed; a test regenerates and compares them.
 proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
@@ -39,4 +43,4 @@ proto: $(STAMP)
 	$(BIN)/python -m protos.inference
 
 clean:
-	rm -rf $(VENV) .cache runs build *.egg-info
+	rm -rf $(VENV) .peers .cache runs build *.egg-info
