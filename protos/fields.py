@@ -67,10 +67,11 @@ def split(parts: Iterable[bytes | memoryview], apart: int, most: int) -> tuple[l
 
 def _varint(data: bytes | memoryview, place: int, most: int) -> tuple[int, int]:
     """The number at `place`, of at most `most` bytes, and where it ends."""
-    number = 0
-    for end in range(place, min(place + most, len(data))):
-        byte = data[end]
-        number |= (byte & 0x7F) << 7 * (end - place)
+    number = shift = 0
+    for byte in data[place : place + most]:
+        place += 1
+        number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return number & _64_BITS, end + 1
+            return number & _64_BITS, place
+        shift += 7
     raise DecodeError("a number without end")

@@ -11,17 +11,17 @@ from protos.mirage.v1.tensor_pb2 import Tensor
 __all__ = ["ReceivedRequest"]
 
 _INPUTS, _DATA = tag(PredictRequest, "inputs"), tag(Tensor, "data")
-_SMALL = 1 << 16  # bytes that protobuf parses and copies sooner than they are taken apart
+_SMALL = 1 << 17  # bytes that protobuf parses and copies sooner than they are taken apart
 _BESIDE = 1 << 16  # bytes beside a tensor's; as a shape they become eight times as many
 
 
 @dataclass(slots=True)
 class ReceivedRequest:
-    """What protobuf makes of the same bytes; of more than 64 KiB, without its copies of the tensor's data.
+    """What protobuf makes of the same bytes; of more than 128 KiB, without its copies of the tensor's data.
 
     inputs     dtype and shape
     data       the tensor's data
-    excessive  of more than 64 KiB, too much is no data: 64 KiB, or 256 fields; nobody has read it, and all is empty
+    excessive  of more than 128 KiB, over 64 KiB or 256 fields are not its data: nobody has read it, and all is empty
     """
 
     model: str
