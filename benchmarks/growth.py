@@ -10,7 +10,6 @@ Two servers that are compared both run all the time, and are asked by turns; who
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable
@@ -20,11 +19,13 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.callers import Callers, Load
-from benchmarks.common import Rig, served
+from benchmarks.common import Rig
 from benchmarks.filled import fill
 from benchmarks.readings import alternated, middle
 from oracle_server.operator import ledger_path
 from referee.report.summary import Figure
+from tests.hosted import host_models
+from tests.serving import Forker, Server
 
 __all__ = ["measure"]
 
@@ -42,7 +43,16 @@ def measure(
     """The cost of a row with so many connections over one, with so many keys over one, with so many lines of the log
     over a thousand; the server's memory after so many seconds at full load, over what it was after a tenth of them.
     """
-    return [_connections(rig, connections), _keys(rig, keys), _lines(rig, lines), _memory(rig, seconds)]
+    host_models(rig.folder / "warm", "linear")
+    archive = rig.folder / "warm" / "models" / "linear" / "1" / "model.pt2"
+    with closing(Forker(archive)) as forker:
+        places = _Places(rig, forker)
+        return [
+            _connections(places, connections),
+            _keys(places, keys),
+            _lines(places, lines),
+            _memory(places, seconds),
+        ]
 
 
 @dataclass(frozen=True)
@@ -53,18 +63,27 @@ class _Cost:
     wall: float
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where servers are started."""
+
+    rig: Rig
+    forker: Forker
+
+    def start(self, name: str, stack: ExitStack, keys: int = 1, lines: int = 0) -> _Place:
+        """A server, until the stack is left, whose ledger has so many keys and lines."""
+        root = Rig(self.rig.folder / name, quick=self.rig.quick).models(_MODEL)
+        tokens = fill(ledger_path(root), f"{_MODEL}/1", keys, lines)
+        server = stack.enter_context(closing(Server(self.forker, root)))
+        return _Place(server, tokens, self.rig.shapes[_MODEL], stack)
+
+
 class _Place:
     """A running server whose ledger has a past."""
 
-    def __init__(self, rig: Rig, name: str, stack: ExitStack, keys: int = 1, lines: int = 0) -> None:
-        root = Rig(rig.folder / name, quick=rig.quick).models(_MODEL)
-        self._ledger, self._shape = ledger_path(root), rig.shapes[_MODEL]
-        self._tokens = fill(self._ledger, f"{_MODEL}/1", keys, lines)
-        self._stack = stack
-        stack.enter_context(served(root))
-        told = json.loads((root / "server.json").read_text())
-        self._address: str = told["address"]
-        self._pid: int = told["pid"]
+    def __init__(self, server: Server, tokens: list[str], shape: tuple[int, ...], stack: ExitStack) -> None:
+        self._ledger, self._shape, self._tokens, self._stack = ledger_path(server.root), shape, tokens, stack
+        self._address, self._pid = server.address, server.process.pid
 
     def load(self, callers: int = _CALLERS, connections: int = 0, keys: slice = slice(None)) -> Callers:
         """Callers who share these keys of the ledger, in turns."""
@@ -97,37 +116,37 @@ class _Place:
         return 1024 * int(line.split()[1])
 
 
-def _connections(rig: Rig, connections: int) -> Figure:
+def _connections(places: _Places, connections: int) -> Figure:
     """As many callers at once, each on a connection of its own, over the same on one."""
     with ExitStack() as stack:
-        place = _Place(rig, "together", stack)
+        rig, place = places.rig, places.start("together", stack)
         many, one = (place.cost(place.load(connections, shared), rig.seconds) for shared in (connections, 1))
         return _growth("connections", many, one, rig.rounds, callers=connections)
 
 
-def _keys(rig: Rig, keys: int) -> Figure:
+def _keys(places: _Places, keys: int) -> Figure:
     """A thousand of the keys by turns, over one key alone; beside it, `first_calls`, a new one of the keys each time,
     which the server has to read.
     """
     with ExitStack() as stack:
-        places = [_Place(rig, name, stack, keys=of_them) for name, of_them in (("keys", keys), ("key", 1))]
+        rig, pair = places.rig, [places.start(name, stack, keys=n) for name, n in (("keys", keys), ("key", 1))]
         step = max(1, keys // _ASKED)
-        loads = [places[0].load(keys=some) for some in (slice(0, None, step), slice(1, None))]
-        many, new = (places[0].cost(load, rig.seconds) for load in loads)
-        one = places[1].cost(places[1].load(), rig.seconds)
+        loads = [pair[0].load(keys=some) for some in (slice(0, None, step), slice(1, None))]
+        many, new = (pair[0].cost(load, rig.seconds) for load in loads)
+        one = pair[1].cost(pair[1].load(), rig.seconds)
         first = alternated((new, one), min(rig.rounds, _FEW_ROUNDS))
         many()  # and once more before the rounds that count: by then all of them are known
         told = {"keys": keys, "asked": len(range(0, keys, step)), "callers": _CALLERS}
         return _growth("keys", many, one, rig.rounds, first_calls=median(a.cpu / b.cpu for a, b in first), **told)
 
 
-def _lines(rig: Rig, lines: int) -> Figure:
+def _lines(places: _Places, lines: int) -> Figure:
     """The same keys on a long ledger, over those on a short one."""
     with ExitStack() as stack:
         lengths = (("long", lines), ("short", min(lines, _FEW_LINES)))
-        places = [_Place(rig, name, stack, keys=_CALLERS, lines=length) for name, length in lengths]
-        long, short = (place.cost(place.load(), rig.seconds) for place in places)
-        return _growth("rows", long, short, rig.rounds, lines=lines, callers=_CALLERS)
+        pair = [places.start(name, stack, keys=_CALLERS, lines=length) for name, length in lengths]
+        long, short = (place.cost(place.load(), places.rig.seconds) for place in pair)
+        return _growth("rows", long, short, places.rig.rounds, lines=lines, callers=_CALLERS)
 
 
 def _growth(name: str, much: Callable[[], _Cost], little: Callable[[], _Cost], rounds: int, **told: float) -> Figure:
@@ -143,10 +162,10 @@ def _growth(name: str, much: Callable[[], _Cost], little: Callable[[], _Cost], r
     return Figure(f"bench/growth/{name}", value, low=low, high=high, at_most=_BOUND, extra=extra | told)
 
 
-def _memory(rig: Rig, seconds: float) -> Figure:
+def _memory(places: _Places, seconds: float) -> Figure:
     """What is resident at the end, over what is after the warm-up."""
     with ExitStack() as stack:
-        place = _Place(rig, "hours", stack, keys=_CALLERS)
+        place = places.start("hours", stack, keys=_CALLERS)
         callers, bytes_ = place.load(), []
         for _ in range(_PARTS):
             callers.run(seconds / _PARTS)

@@ -21,9 +21,9 @@ import atheris
 import numpy as np
 with atheris.instrument_imports(include=["protos", "oracle_server"], enable_loader_override=False):
     import oracle_server.inputs as inputs
-def trusting(tensor):
+def trusting(tensor, data):
     shape = tuple(tensor.shape)
-    return np.frombuffer(tensor.data, np.float32, count=int(np.prod(shape))).reshape(shape)
+    return np.frombuffer(data, np.float32, count=int(np.prod(shape))).reshape(shape)
 inputs.decode = trusting
 runpy.run_module("benchmarks.fuzz_target", run_name="__main__")
 """

@@ -208,9 +208,9 @@ def test_the_inverse_cannot_be_downloaded(repository: Repository, ledger: Sqlite
     key: Key = make_key(access="weights", model=card.id)
     ledger.add_key(key)
     models = Models({card.id: Hosted(card, path, None, 5)})  # type: ignore[arg-type]
-    service = OracleService(ledger, models, Answering(ledger))
 
     async def download(name: str) -> bytes:
+        service = OracleService(ledger, models, Answering(ledger))
         return b"".join([chunk.data async for chunk in service.download(pb.DownloadRequest(archive=name), key)])
 
     assert asyncio.run(download("")) == path.read_bytes()
