@@ -102,8 +102,8 @@ def _host(folder: Path, repository: Repository, hosting: Hosting, elsewhere: Map
         raise ValueError(f"{card.id} is a model that runs elsewhere: say where, --upstream {card.id}=ADDRESS")
     model.warm_up()
     rows = largest_batch(card, hosting.message_bytes, hosting.max_rows)
-    form = model.form if isinstance(model, NeuralModel) else ""
-    return Hosted(card, archive, Scheduler(model, hosting.max_waiting, hosting.metrics), rows, form)
+    form, grain = (model.form, model.grain) if isinstance(model, NeuralModel) else ("", None)
+    return Hosted(card, archive, Scheduler(model, hosting.max_waiting, hosting.metrics, grain), rows, form)
 
 
 def _check_files(archive: Path, card: Card, repository: Repository) -> None:

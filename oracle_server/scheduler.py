@@ -1,11 +1,15 @@
 """Dynamic batches across callers: what queued during one forward pass goes into the next; a lone caller waits for
 nobody.
 
-A pass is shared out between the keys that have rows waiting: its places, as many as the model's batch, are dealt one
-row at a time, round and round, and the next pass goes on where this one stopped. Within a key, order is kept; a request
-that does not get all its places goes on in the next pass. Hence, while rows of at most K keys wait, a request that is
-behind `m` rows of its own key has its own `n` rows through after ceil((m + n) K / batch) passes, however many rows
-the others have waiting; places that nobody else wants are all there for who wants them.
+A pass has as many places as the model's batch at most. While fewer rows than two batches are under way, it has half as
+many as are: callers who were all answered at once would all ask again at once, and the model would idle in between; of
+two halves one asks while the other is computed. Where small passes are dear, it has the model's `grain` at least.
+
+Its places are shared out between the keys that have rows waiting: they are dealt one row at a time, round and round,
+and the next pass goes on where this one stopped. Within a key, order is kept; a request that does not get all its
+places goes on in the next pass. Hence, while rows of at most K keys wait, a request that is behind `m` rows of its own
+key has its own `n` rows through after ceil((m + n) K / grain) passes, or fewer and larger ones, however many rows the
+others have waiting; places that nobody else wants are all there for who wants them.
 
 A request is charged once, when its first row goes into a pass and not before, so that a deadline that passed in the
 queue, or a client that left it, costs nothing.
@@ -106,14 +110,17 @@ _Piece = tuple[_Job, np.ndarray]
 class Scheduler:
     """One model's queue and the one thread that runs its forward passes.
 
+    grain        rows from which on a row costs no less in a larger pass; as many as the model's batch when left out
     max_waiting  rows that may wait. A request that would go beyond is refused with QUEUE_FULL before anything is
     charged. So is one of a key that has rows waiting already, if it would then have more than twice as many as stay
     free: a key leaves at least a third of the room that it finds. As the queue moves, n keys that always want more come
     to two parts each of its 2n + 1, and one stays free (dynamic thresholds: Choudhury and Hahne 1998).
     """
 
-    def __init__(self, model: Model, max_waiting: int, metrics: Metrics = UNCOUNTED) -> None:
+    def __init__(self, model: Model, max_waiting: int, metrics: Metrics = UNCOUNTED, grain: int | None = None) -> None:
         self._model = model
+        self._grain = grain or model.batch
+        self._computed = 0  # rows of the last pass, whose callers may be about to ask again
         self._max_waiting = max_waiting
         self._waiting = 0
         self._metrics = metrics.passes(model.card.id, lambda: self._waiting)
@@ -204,7 +211,7 @@ class Scheduler:
             self._metrics.computed(sum(map(len, inputs)), time.perf_counter() - began)
 
     def _take(self) -> list[_Piece]:
-        """The rows of the next pass, together at most the model's batch, and whose they are."""
+        """The rows of the next pass, and whose they are."""
         pieces: list[_Piece] = []
         for key_id, share in self._shares().items():
             line, left = self._lines[key_id], share
@@ -219,14 +226,20 @@ class Scheduler:
                     if not job.left:
                         del line.jobs[job]
             self._count(key_id, left - share)
+        self._computed = sum(len(rows) for _, rows in pieces)
         return pieces
+
+    def _places(self) -> int:
+        """Of the next pass."""
+        half = (self._computed + self._waiting + 1) // 2
+        return min(self._model.batch, max(self._grain, half))
 
     def _shares(self) -> dict[str, int]:
         """Rows of each key in the next pass: dealt one at a time, as long as there are places and rows. Who was dealt
         one in the round that ended early is the last in the next pass.
         """
         shares = dict.fromkeys(self._lines, 0)
-        places = self._model.batch
+        places = self._places()
         while places and (waiting := [key_id for key_id in shares if shares[key_id] < self._lines[key_id].rows]):
             rounds = places // len(waiting)
             for key_id in waiting[:places]:

@@ -39,6 +39,7 @@ _TRIAL = 16  # rows of the passes that are timed to find the fastest form
 _ROUNDS = 4  # of them for each form; the best counts, since noise and a first pass only add
 _ROUNDS_SECONDS = 0.3  # after so long there is no third or further round
 _PASS_SECONDS = 2e-4  # what the server adds to a pass of any size: the way to the thread and back
+_DEARER = 1.1  # than a row of the best batch, and still worth a smaller pass
 _FASTER = 0.97  # of eager's time, or of a larger batch's, is a gain; less may be noise
 
 Pass = Callable[[Tensor], Tensor]
@@ -62,12 +63,14 @@ class Choice:
     batch   rows in one pass at most
     sizes   numbers of rows that the form was checked at, ascending, the last is `batch`; none for eager, which may run
             any
+    grain   rows from which on a row costs hardly less in a larger pass
     reads_only  a pass was seen to leave its input as it is
     """
 
     form: Form
     run: Pass
     batch: int
+    grain: int
     sizes: tuple[int, ...] = ()
     reads_only: bool = False
 
@@ -158,18 +161,18 @@ class _Trial:
         expected = self._eager(shown)
         if not torch.equal(shown, self._rows):
             _LOG.info("the model writes to its input, and is served eager")
-            return Choice(Form.EAGER, self._eager, self._batch)
+            return Choice(Form.EAGER, self._eager, self._batch, self._batch)
         for form in _TRIED if wanted == AUTO else (Form(wanted),):
             run = None if form is Form.EAGER else self._made(form)
             if run is None or not self._agrees(form, run, expected, [self._few]):
                 continue
             if wanted == AUTO and not self._faster(form, run):
                 break  # nor is one that has more to do
-            batch = self._best_batch(run)
+            batch, grain = self._best_batch(run)
             sizes = ladder(batch)
             if self._agrees(form, run, expected, sizes):
-                return Choice(form, run, batch, sizes, reads_only=True)
-        return Choice(Form.EAGER, self._eager, self._best_batch(self._eager), reads_only=True)
+                return Choice(form, run, batch, grain, sizes, reads_only=True)
+        return Choice(Form.EAGER, self._eager, *self._best_batch(self._eager), reads_only=True)
 
     def _made(self, form: Form) -> Pass | None:
         try:
@@ -201,15 +204,18 @@ class _Trial:
         _LOG.info("the %s form is no faster: %.3g ms for %d rows", form, seconds[1] * 1e3, self._few)
         return False
 
-    def _best_batch(self, run: Pass) -> int:
-        """Rows of a pass at which a row costs least: the largest batch, or a power of two that is cheaper."""
-        sizes = [self._batch, *(1 << power for power in range(4, self._batch.bit_length()) if 1 << power < self._batch)]
+    def _best_batch(self, run: Pass) -> tuple[int, int]:
+        """Rows of a pass at which a row costs least: the largest batch, or a power of two that is cheaper; and the
+        smallest power of two, 8 at least, at which it costs hardly more.
+        """
+        sizes = [self._batch, *(1 << power for power in range(3, self._batch.bit_length()) if 1 << power < self._batch)]
         if len(sizes) == 1:
-            return self._batch
+            return self._batch, self._batch
         seconds = self._best_times([(run, size) for size in sizes])
         costs = {size: (spent + _PASS_SECONDS) / size for size, spent in zip(sizes, seconds, strict=True)}
-        best = min(costs, key=costs.__getitem__)
-        return best if costs[best] < _FASTER * costs[self._batch] else self._batch
+        best = min((size for size in sizes if size >= _TRIAL or size == self._batch), key=costs.__getitem__)
+        best = best if costs[best] < _FASTER * costs[self._batch] else self._batch
+        return best, min(size for size in sizes if size <= best and costs[size] <= _DEARER * costs[best])
 
     def _best_times(self, passes: list[tuple[Pass, int]]) -> list[float]:
         """Seconds of each pass of so many rows, in turn: the best of a few rounds."""

@@ -35,6 +35,7 @@ class NeuralModel:
     """The network on its device. Not thread-safe: one thread calls `logits`, since it reuses its input buffer.
 
     batch  rows in one forward pass at most; once warm, what the model does best, if that is fewer.
+    grain  rows of a pass from which on a row costs hardly less in a larger one; `batch` for a deterministic model.
     form   in which forward passes run: eager until `warm_up`, which takes the fastest that answers as eager does, or
            the one that `forward` names.
 
@@ -57,11 +58,12 @@ class NeuralModel:
         self._device = device
         self._forward = forward
         self.batch = batch
+        self.grain = batch
         self.form = Form.EAGER
         run: Pass = archive.load(path, device)
         if card.autocast and device.type == "cuda":
             run = _in_autocast(run, getattr(torch, card.autocast))
-        self._choice = Choice(Form.EAGER, run, batch, (batch,) if card.deterministic else ())
+        self._choice = Choice(Form.EAGER, run, batch, batch, (batch,) if card.deterministic else ())
         self._staging: Staging = staging(device, (batch, *card.input_shape))
 
     def logits(self, requests: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -90,7 +92,7 @@ class NeuralModel:
         if not self.card.deterministic:
             rows = torch.from_numpy(legal).to(self._device)
             self._choice = choose(self._choice.run, rows, self._forward)
-            self.form, self.batch = self._choice.form, self._choice.batch
+            self.form, self.batch, self.grain = self._choice.form, self._choice.batch, self._choice.grain
         elif self._forward not in (AUTO, Form.EAGER):
             _LOG.info("%s is deterministic and served eager: --forward %s is for others", self.card.id, self._forward)
         for rows_of_pass in (1, self.batch):

@@ -274,12 +274,19 @@ def test_a_pass_has_the_rows_at_which_a_row_costs_least() -> None:
     assert chosen(beyond(8), batch=12).batch == 12  # too few to look for another
 
 
+@pytest.mark.parametrize(("fixed", "grain"), [(0.01, 8), (1.0, 16), (4.0, 32), (10.0, 64)])
+def test_the_grain_is_where_a_row_costs_hardly_more_than_in_the_best_batch(fixed: float, grain: int) -> None:
+    choice = chosen(lambda form, count: fixed + count, batch=64)
+    assert (choice.batch, choice.grain) == (64, grain)
+    assert chosen(lambda form, count: fixed + count, batch=5).grain == 5
+
+
 def test_the_ladder_reaches_the_batch_and_fills_up_by_less_than_an_eighth() -> None:
     for batch in range(1, 300):
         sizes = ladder(batch)
         assert sizes[-1] == batch
         assert all(a < b for a, b in itertools.pairwise(sizes))
-        choice = Choice(Form.FROZEN, double, batch, sizes)
+        choice = Choice(Form.FROZEN, double, batch, batch, sizes)
         for count in range(1, batch + 1):
             padded = choice.padded(count)
             assert count <= padded < count * 9 / 8 or padded == count
@@ -312,7 +319,7 @@ def test_a_deterministic_model_runs_eager_and_always_all_rows(tmp_path: Path, ca
     caplog.set_level("INFO")
     model = hosted(tmp_path, NETWORKS["plain"], 24, "frozen", deterministic=True)
     model.warm_up()
-    assert (model.form, model.batch) == (Form.EAGER, 24)
+    assert (model.form, model.batch, model.grain) == (Form.EAGER, 24, 24)
     assert "m/1 is deterministic and served eager: --forward frozen is for others" in caplog.text
     images = rows(30)
     (together,) = model.logits([images])
@@ -326,7 +333,7 @@ def test_a_network_that_writes_to_its_input_gets_a_copy(tmp_path: Path) -> None:
     choice = choose(module, images.clone(), "frozen")
     assert (choice.form, choice.reads_only) == (Form.EAGER, False)
     model = hosted(tmp_path, NETWORKS["softmax"], 8, "eager")
-    model._choice = Choice(Form.EAGER, module, 8)
+    model._choice = Choice(Form.EAGER, module, 8, 8)
     request = rows(5)
     request.flags.writeable = False
     (answer,) = model.logits([request])

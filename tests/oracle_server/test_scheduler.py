@@ -185,6 +185,36 @@ def test_who_leaves_after_the_start_stops_nobody() -> None:
     run(scenario())
 
 
+async def sizes(waiting: int, grain: int | None) -> list[int]:
+    """Rows of each pass, with so many waiting when a pass of one row ends."""
+    model = Model()
+    scheduler = Scheduler(model, max_waiting=100, grain=grain)
+    first = await busy(scheduler, model)
+    tasks = [submit(scheduler, model, name) for name in range(1, waiting + 1)]
+    await asyncio.sleep(0)
+    model.go.set()
+    await asyncio.gather(first, *tasks)
+    await scheduler.close()
+    return [len(values) for values in model.passes[1:]]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "grain", "expected"),
+    [
+        (BATCH, None, [BATCH]),  # all that waits, where small passes are dear
+        (BATCH, 6, [6, 2]),
+        (BATCH, 2, [5, 3]),  # half of what is under way, so that one half asks while the other is computed
+        (1, 2, [1]),  # a lone caller waits for nobody
+        (5 * BATCH, 2, [BATCH] * 5),
+    ],
+)
+def test_a_pass_has_half_of_the_rows_under_way(waiting: int, grain: int | None, expected: list[int]) -> None:
+    async def scenario() -> None:
+        assert await sizes(waiting, grain) == expected
+
+    run(scenario())
+
+
 async def outcomes(names: list[float]) -> list[object]:
     """What the callers get whose requests share one pass, and a later caller."""
     model = Model()
