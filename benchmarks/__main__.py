@@ -62,7 +62,7 @@ def main(out: Path, work: Path, only: tuple[str, ...], rounds: int, seconds: flo
     torch.set_num_threads(THREADS)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    rig = Rig(work, rounds, seconds, quick)
+    rig = Rig(work.absolute(), rounds, seconds, quick)  # servers run elsewhere
     chosen = only or (*_RATIOS, *_SERIES)
     started, figures, whole = time.monotonic(), [], False
     try:
