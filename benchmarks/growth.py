@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -43,6 +43,7 @@ def measure(
     """The cost of a row with so many connections over one, with so many keys over one, with so many lines of the log
     over a thousand; the server's memory after so many seconds at full load, over what it was after a tenth of them.
     """
+    rig = replace(rig, folder=rig.folder / "growth")
     host_models(rig.folder / "warm", "linear")
     archive = rig.folder / "warm" / "models" / "linear" / "1" / "model.pt2"
     with closing(Forker(archive)) as forker:
