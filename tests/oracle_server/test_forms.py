@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,100 +13,13 @@ from torch import Tensor, fx, nn
 
 from oracle_server.models import forms
 from oracle_server.models.folding import fold, plain
-from oracle_server.models.forms import AUTO, TOLERANCE, Choice, Form, choose, ladder, make
-from oracle_server.models.importing import Draft, ModelRefused, host
-from oracle_server.models.neural import NeuralModel
+from oracle_server.models.forms import AUTO, TOLERANCE, Choice, Form, choose, make
+from oracle_server.models.importing import Draft, ModelRefused
 from oracle_server.models.repository import Repository
 from protos import archive
 from tests.fixtures import Start
+from tests.networks import NETWORKS, SHAPE, Residual, Strided, WritesToItsInput, aten, hosted, loaded, network, rows
 from tests.serving import inputs
-
-SHAPE = (2, 8, 6)
-CPU = torch.device("cpu")
-aten = torch.ops.aten
-
-
-class Residual(nn.Module):
-    """A convolution whose answer two operations read, so that nothing may be folded into it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        return (y + self.norm(y)).relu_().flatten(1)
-
-
-class Viewed(nn.Module):
-    """`view` refuses channels-last memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm, self.head = nn.Conv2d(2, 5, 3, bias=False), nn.BatchNorm2d(5), nn.Linear(120, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.norm(self.conv(x)).view(-1, 120))
-
-
-class Strided(nn.Module):
-    """`as_strided` reads wrong numbers in another layout, and says nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.as_strided(self.norm(self.conv(x)), (x.shape[0], 7), (192, 3))
-
-
-class WritesToItsInput(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.sub_(0.5).flatten(1)
-
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "softmax": lambda: nn.Sequential(nn.Flatten(), nn.Linear(96, 5)),
-    "plain": lambda: nn.Sequential(
-        nn.Conv2d(2, 6, 3, bias=False), nn.BatchNorm2d(6), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
-        nn.Linear(36, 40), nn.Dropout(0.5), nn.Linear(40, 5),
-    ),
-    "grouped": lambda: nn.Sequential(
-        nn.Conv2d(2, 4, 3, groups=2, stride=2, padding="valid"), nn.BatchNorm2d(4, affine=False), nn.Flatten(),
-        nn.Linear(24, 9, bias=False), nn.Linear(9, 3, bias=False),
-    ),
-    "residual": Residual,
-    "viewed": Viewed,
-}  # fmt: skip
-
-
-def network(make_one: Callable[[], nn.Module]) -> nn.Module:
-    """With running statistics that are not those of a new norm."""
-    torch.manual_seed(1)
-    module = make_one()
-    with torch.no_grad():
-        for _ in range(3):
-            module.train()(torch.rand(32, *SHAPE) * 2 - 0.5)
-        for norm in (part for part in module.modules() if isinstance(part, nn.BatchNorm2d) and part.affine):
-            norm.weight.uniform_(-2, 2)
-            norm.bias.uniform_(-1, 1)
-    return module.eval()
-
-
-def loaded(folder: Path, make_one: Callable[[], nn.Module]) -> fx.GraphModule:
-    archive.save(network(make_one), folder / "m.pt2", input_shape=SHAPE)
-    module = archive.load(folder / "m.pt2")
-    assert isinstance(module, fx.GraphModule)
-    return module
-
-
-def hosted(folder: Path, make_one: Callable[[], nn.Module], batch: int, forward: str, **more: Any) -> NeuralModel:
-    card = host(network(make_one), Repository(folder), Draft("m", "1", SHAPE, **more))
-    return NeuralModel(Repository(folder).archive(card), card, CPU, batch, forward)
-
-
-def rows(count: int, seed: int = 0) -> np.ndarray:
-    return inputs(count, seed, SHAPE)
 
 
 def operations(graph: fx.GraphModule) -> list[object]:
@@ -166,131 +77,6 @@ def test_no_layout_is_changed_under_an_operation_that_reads_strides(
     frozen = make(Form.FROZEN, eager)
     torch.testing.assert_close(frozen(images), eager(images), rtol=0, atol=TOLERANCE)
     assert aten.batch_norm.default not in operations(frozen)  # type: ignore[arg-type]
-
-
-class Clock:
-    """Time that passes as forward passes say: seconds of a form for so many rows."""
-
-    def __init__(self, seconds: Callable[[Form, int], float]) -> None:
-        self.now = 0.0
-        self._seconds = seconds
-
-    def __call__(self) -> float:
-        return self.now
-
-    def form(self, form: Form, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def timed(images: Tensor) -> Tensor:
-            self.now += self._seconds(form, len(images))
-            return run(images)
-
-        return timed
-
-
-def double(images: Tensor) -> Tensor:
-    return 2 * images.flatten(1)
-
-
-def chosen(
-    seconds: Callable[[Form, int], float],
-    *,
-    wanted: str = AUTO,
-    batch: int = 40,
-    **others: Callable[[Tensor], Tensor],
-) -> Choice:
-    """The choice among forms that take so long and answer as eager does, but for `others`."""
-    clock = Clock(seconds)
-
-    def build(form: Form, _: object) -> Callable[[Tensor], Tensor]:
-        return clock.form(form, others.get(form, double))
-
-    images = torch.from_numpy(rows(batch))
-    return choose(clock.form(Form.EAGER, double), images, wanted, build, clock)
-
-
-def seconds_a_row(**of: float) -> Callable[[Form, int], float]:
-    return lambda form, count: of.get(form, 1.0) * count
-
-
-def test_the_fastest_is_taken_and_eager_where_there_is_nothing_to_gain() -> None:
-    assert chosen(seconds_a_row(frozen=0.5)).form is Form.FROZEN
-    assert chosen(seconds_a_row(frozen=1.2)).form is Form.EAGER
-    assert chosen(seconds_a_row(frozen=0.99)).form is Form.EAGER  # as much may be noise
-
-
-def test_compiling_is_tried_only_when_it_is_asked_for() -> None:
-    assert chosen(seconds_a_row(compiled=0.1)).form is Form.EAGER
-    assert chosen(seconds_a_row(compiled=0.1), wanted="compiled").form is Form.COMPILED
-
-
-def test_a_form_that_was_asked_for_is_taken_however_slow() -> None:
-    assert chosen(seconds_a_row(frozen=9.0), wanted="frozen").form is Form.FROZEN
-    assert chosen(seconds_a_row(frozen=0.1), wanted="eager").form is Form.EAGER
-
-
-def off_by(amount: float, sizes: range = range(1000)) -> Callable[[Tensor], Tensor]:
-    return lambda images: double(images) + amount * (len(images) in sizes)
-
-
-def failing(images: Tensor) -> Tensor:
-    raise RuntimeError(f"no kernel for {len(images)} rows")
-
-
-WRONG = {
-    "far": off_by(2 * TOLERANCE),
-    "on one shape": off_by(2 * TOLERANCE, range(9, 10)),
-    "on the largest": off_by(2 * TOLERANCE, range(40, 41)),
-    "no number": off_by(float("nan")),
-    "another shape": lambda images: double(images)[:, :3],
-    "raises": failing,
-}
-
-
-@pytest.mark.parametrize("wanted", [AUTO, "frozen"])
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_form_that_does_not_answer_as_eager_does_is_not_taken(wrong: str, wanted: str) -> None:
-    fast = seconds_a_row(frozen=0.1)
-    assert chosen(fast, wanted=wanted).form is Form.FROZEN
-    assert chosen(fast, wanted=wanted, frozen=off_by(TOLERANCE / 4)).form is Form.FROZEN
-    assert chosen(fast, wanted=wanted, frozen=WRONG[wrong]).form is Form.EAGER
-
-
-def test_the_next_form_is_tried_when_one_does_not_hold() -> None:
-    assert chosen(seconds_a_row(frozen=0.1, channels_last=0.5), frozen=failing).form is Form.CHANNELS_LAST
-    assert chosen(seconds_a_row(frozen=0.1, channels_last=1.5), frozen=failing).form is Form.EAGER
-
-
-def test_without_a_compiler_eager_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(torch, "compile", lambda run, dynamic: failing)
-    assert choose(loaded(tmp_path, NETWORKS["plain"]), torch.from_numpy(rows(3)), "compiled").form is Form.EAGER
-
-
-def test_a_pass_has_the_rows_at_which_a_row_costs_least() -> None:
-    def beyond(best: int) -> Callable[[Form, int], float]:
-        """A fixed cost and one for each row, which rises beyond a number of rows, as when memory runs short."""
-        return lambda form, count: 1.0 + 0.1 * count + 0.2 * max(0, count - best)
-
-    assert [chosen(beyond(best), batch=100).batch for best in (16, 32, 64, 100)] == [16, 32, 64, 100]
-    assert chosen(beyond(32), batch=100, wanted="frozen").sizes[-1] == 32
-    assert chosen(beyond(8), batch=12).batch == 12  # too few to look for another
-
-
-@pytest.mark.parametrize(("fixed", "grain"), [(0.01, 8), (1.0, 16), (4.0, 32), (10.0, 64)])
-def test_the_grain_is_where_a_row_costs_hardly_more_than_in_the_best_batch(fixed: float, grain: int) -> None:
-    choice = chosen(lambda form, count: fixed + count, batch=64)
-    assert (choice.batch, choice.grain) == (64, grain)
-    assert chosen(lambda form, count: fixed + count, batch=5).grain == 5
-
-
-def test_the_ladder_reaches_the_batch_and_fills_up_by_less_than_an_eighth() -> None:
-    for batch in range(1, 300):
-        sizes = ladder(batch)
-        assert sizes[-1] == batch
-        assert all(a < b for a, b in itertools.pairwise(sizes))
-        choice = Choice(Form.FROZEN, double, batch, batch, sizes)
-        for count in range(1, batch + 1):
-            padded = choice.padded(count)
-            assert count <= padded < count * 9 / 8 or padded == count
-            assert padded in sizes
 
 
 def test_only_sizes_that_were_checked_are_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
