@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +18,20 @@ import grpc
 import numpy as np
 import torch
 from torch import nn
-from torchvision.models import resnet18
 
 from attacker.oracle import WINDOW, Oracle
 from benchmarks.callers import Load, noise
+from benchmarks.models import MODELS
 from oracle_server.models.importing import Draft, host
 from oracle_server.models.repository import Repository
 from oracle_server.operator import RemoteOperator, admin_socket
-from oracle_server.victims.conv_classifier import ConvClassifier
-from oracle_server.victims.softmax_regression import SoftmaxRegression
 from protos import archive
 from protos.mirage.v1 import oracle_pb2
 from protos.mirage.v1.admin_pb2 import CreateKeyRequest
 
-__all__ = ["BATCH", "CLASSES", "IN_FLIGHT", "THREADS", "Rig", "Served", "served"]
+__all__ = ["BATCH", "IN_FLIGHT", "THREADS", "Rig", "Served", "served"]
 
-CLASSES, BATCH = 40, 64
+BATCH = 64
 IN_FLIGHT = WINDOW
 THREADS = 1  # torch threads, of the server and of the model in process
 _START_SECONDS = 120.0
@@ -41,18 +39,6 @@ _LOG = "server.log"
 _folders = itertools.count()
 
 
-def _softmax(shape: tuple[int, ...]) -> nn.Module:
-    softmax = SoftmaxRegression(CLASSES, shape)
-    nn.init.normal_(softmax.linear.weight, std=0.01)
-    return softmax
-
-
-# By name: what makes it for rows of a shape. The weights are random; what they are does not change the time.
-_MODELS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
-    "softmax": _softmax,
-    "cnn": lambda shape: ConvClassifier(530, shape),  # four blocks, of 32 to 256 channels, from 64 pixels on
-    "resnet18": lambda shape: resnet18(num_classes=1000),
-}
 _SHAPES = {"softmax": (1, 112, 92), "cnn": (1, 64, 64), "resnet18": (3, 64, 64)}
 _SMALL = {"softmax": (1, 20, 16), "cnn": (1, 8, 8), "resnet18": (3, 8, 8)}
 
@@ -77,14 +63,14 @@ class Rig:
     def models(self, *names: str) -> Path:
         """A server's root with these models, all when left out, each with random weights, as version 1 of its name."""
         torch.manual_seed(0)
-        for model in names or _MODELS:
+        for model in names or MODELS:
             shape = self.shapes[model]
-            host(_MODELS[model](shape).eval(), Repository(self.folder), Draft(model, "1", shape))
+            host(MODELS[model](shape).eval(), Repository(self.folder), Draft(model, "1", shape))
         return self.folder
 
     def module(self, model: str) -> nn.Module:
         """A hosted model as whoever made it has it: the module that its archive was exported from, weights and all."""
-        module = _MODELS[model](self.shapes[model]).eval()
+        module = MODELS[model](self.shapes[model]).eval()
         module.load_state_dict(archive.load(self.folder / "models" / model / "1" / "model.pt2").state_dict())
         return module
 

@@ -17,7 +17,8 @@ from statistics import median
 import numpy as np
 
 from benchmarks.callers import noise
-from benchmarks.common import CLASSES, Rig
+from benchmarks.common import Rig
+from benchmarks.models import CLASSES
 from benchmarks.readings import middle
 from oracle_server.models.importing import Draft, host
 from oracle_server.models.repository import Repository

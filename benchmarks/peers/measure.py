@@ -79,7 +79,7 @@ def started(peer: Peer, python: Path, model: str, rig: Rig) -> Iterator[Load]:
     """
     folder, module, shape = (rig.folder / peer.name / model).resolve(), rig.module(model), rig.shapes[model]
     folder.mkdir(parents=True)
-    write(module, shape, folder / "module.pt")
+    write(model, module, shape, folder / "module.pt")
     with torch.inference_mode():
         expected = module(torch.from_numpy(noise((1, *shape)))).numpy()
     job = Job(python.absolute(), folder, folder / "module.pt", model, shape, expected.shape[1], _free_ports())

@@ -68,9 +68,9 @@ class Peer:
     programs: tuple[str, ...] = ()
 
 
-def write(module: nn.Module, shape: tuple[int, ...], path: Path) -> None:
-    """The file that `benchmarks.peers.inside.eager.forward` reads; other environments need torch and this project."""
-    torch.save({"module": module, "shape": shape}, path)
+def write(model: str, module: nn.Module, shape: tuple[int, ...], path: Path) -> None:
+    """The file that `benchmarks.peers.inside.eager.forward` reads: the name of a model in `MODELS`, and its weights."""
+    torch.save({"model": model, "shape": shape, "weights": module.state_dict()}, path)
 
 
 def interpreter(peer: Peer) -> Path:
