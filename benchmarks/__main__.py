@@ -22,6 +22,7 @@ from rich.table import Table
 from benchmarks import attacker_kills, attacks, faults, fuzz, growth, hostile, ledger, payload, response_defence, speed
 from benchmarks.common import BATCH, IN_FLIGHT, THREADS, Rig, served
 from benchmarks.peers import measure as peers
+from oracle_server.operator import OperatorError, admin_socket
 from referee.atomic import write_atomically
 from referee.report.summary import Figure, read, write
 
@@ -41,6 +42,7 @@ _SERIES: dict[str, tuple[Callable[..., list[Figure]], dict[str, Any]]] = {
     "attacks": (attacks.measure, {"methods": ("mi_face", "numeric", "map_inversion")}),
     "growth": (growth.measure, {"connections": 4, "keys": 50, "lines": 2000, "seconds": 0.5}),
 }
+_LONGEST = Path("growth", "together")  # the longest path of a server's root in WORK
 
 
 @click.command(epilog="Example: python -m benchmarks --only ledger")
@@ -60,9 +62,14 @@ def main(out: Path, work: Path, only: tuple[str, ...], rounds: int, seconds: flo
     ledger is to be measured, and taken away.
     """
     torch.set_num_threads(THREADS)
+    work = work.absolute()  # servers run elsewhere
+    try:
+        admin_socket(work / _LONGEST)
+    except OperatorError:
+        raise click.UsageError(f"--work {work} is too long for the sockets in it: choose a shorter one") from None
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    rig = Rig(work.absolute(), rounds, seconds, quick)  # servers run elsewhere
+    rig = Rig(work, rounds, seconds, quick)
     chosen = only or (*_RATIOS, *_SERIES)
     started, figures, whole = time.monotonic(), [], False
     try:

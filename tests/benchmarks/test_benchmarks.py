@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from benchmarks.__main__ import main
+from benchmarks.readings import middle, paired
 from oracle_server.models.forms import Form
 from referee.report.summary import Figure, read, write
 
@@ -72,9 +77,18 @@ def run_quickly(*names: str, out: Path, work: Path, seconds: float = 0.01) -> su
     return done
 
 
+@pytest.fixture
+def longest_work() -> Iterator[Path]:
+    """A folder to work in, whose longest socket's path has as many bytes as it may have."""
+    with tempfile.TemporaryDirectory(prefix="mb", dir="/tmp") as name:
+        folder = Path(name).resolve()
+        shortest = folder / "w" / "growth" / "together" / "admin.sock"
+        yield folder / ("w" * (101 - len(os.fsencode(shortest))))
+
+
 @pytest.mark.slow
-def test_the_long_series_run_and_leave_other_figures_as_they_are(tmp_path: Path) -> None:
-    out, work = tmp_path / "results", tmp_path / "work"
+def test_the_long_series_run_and_leave_other_figures_as_they_are(tmp_path: Path, longest_work: Path) -> None:
+    out, work = tmp_path / "results", longest_work
     write([Figure("bench/of/before", 3.0), Figure("faults/server_kills", 7, "kills")], out / "summary.json")
     done = run_quickly("faults", "attacker_kills", "hostile", "growth", out=out, work=work, seconds=0.2)
     figures = read(out / "summary.json")
@@ -84,6 +98,14 @@ def test_the_long_series_run_and_leave_other_figures_as_they_are(tmp_path: Path)
     assert figures["faults/server_kills"]["value"] == 2
     for name in ("faults/server_kills/violations", "faults/attacker_kills/random_draws/unequal"):
         assert figures[name]["passed"], figures[name]
+    assert not work.exists()
+
+
+def test_a_folder_whose_sockets_would_have_too_long_a_path_is_refused_at_once(longest_work: Path) -> None:
+    work = longest_work.with_name(longest_work.name + "w")
+    outcome = CliRunner().invoke(main, ["--only", "growth", "--quick", "--work", str(work)])
+    assert outcome.exit_code == 2
+    assert f"--work {work} is too long for the sockets in it: choose a shorter one" in outcome.output
     assert not work.exists()
 
 
@@ -106,10 +128,7 @@ def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
     assert not work.exists(), "the folder of keys and journals is taken away"
 
 
-def test_readings_alternate_and_the_first_round_only_warms_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks.readings import paired
-
+def test_readings_alternate_and_the_first_round_only_warms_up() -> None:
     order: list[str] = []
     speeds = {"A": iter([1000.0, 2.0, 4.0, 9.0]), "B": iter([1.0, 2.0, 2.0, 3.0])}
 
@@ -124,12 +143,7 @@ def test_readings_alternate_and_the_first_round_only_warms_up(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("rounds", "least"), [(9, 0.95), (11, 0.95), (25, 0.95)])
-def test_the_interval_covers_the_median_as_often_as_it_says(
-    rounds: int, least: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks.readings import middle
-
+def test_the_interval_covers_the_median_as_often_as_it_says(rounds: int, least: float) -> None:
     rng, trials = np.random.default_rng(0), 4000
     draws = rng.lognormal(size=(trials, rounds)).tolist()  # skewed; its median is 1
     covered = sum(low <= 1 <= high for _, low, high in map(middle, draws)) / trials
