@@ -271,9 +271,9 @@ def test_softmax_regression_over_random_splits(faces: ImageSet, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_evaluation_network_knows_the_faces(faces: ImageSet, tmp_path: Path) -> None:
-    trained = train_evaluation(SPLIT, faces=faces, cache=tmp_path)
+def test_evaluation_network_knows_the_faces(faces: ImageSet) -> None:
+    trained = train_evaluation(SPLIT, faces=faces)
     assert evaluation_accuracy(trained, SPLIT, faces) >= 0.97
-    shared = train_evaluation(SPLITS["att30"], faces=faces, cache=tmp_path)
+    shared = train_evaluation(SPLITS["att30"], faces=faces)
     assert shared.cached
     assert shared.key == trained.key
