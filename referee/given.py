@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torchvision.transforms.functional import gaussian_blur
 
 from oracle_server.victims.images import ImageSet
 from oracle_server.victims.splits import Split, class_of
@@ -119,6 +118,8 @@ def people_of(text: str, split: Split) -> list[int]:
 
 def blur(images: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur of images (N, C, H, W), `sigma` in pixels, cut off at three of them."""
+    from torchvision.transforms.functional import gaussian_blur  # takes over a second of any command's start
+
     side = 2 * int(np.ceil(3 * sigma)) + 1
     return np.asarray(gaussian_blur(torch.from_numpy(images), [side, side], [sigma, sigma]).numpy())
 

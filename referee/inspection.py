@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 import numpy as np
-from scipy.stats import t as student  # type: ignore[import-untyped]
+from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
 __all__ = ["Inspection", "InspectionRun", "inspect", "inspect_command", "inspect_runs", "read_run"]
 
@@ -69,8 +69,8 @@ def inspect(suspect: float, ordinary: Sequence[float], level: float = 0.01) -> I
     middle, spread = float(logs.mean()), float(logs.std(ddof=1)) * math.sqrt(1 + 1 / n)
     if spread < 1e-12:  # the same to the last digits
         raise ValueError("the ordinary errors are all the same: train ordinary models from different seeds")
-    p_value = float(student.cdf((math.log(suspect) - middle) / spread, n - 1))
-    threshold = math.exp(middle + float(student.ppf(level, n - 1)) * spread)
+    p_value = float(stdtr(n - 1, (math.log(suspect) - middle) / spread))
+    threshold = math.exp(middle + float(stdtrit(n - 1, level)) * spread)
     flagged = p_value < level
     verdict = "lower than of an ordinary model" if flagged else "no lower than may be of an ordinary model"
     sentence = (

@@ -113,3 +113,10 @@ def test_a_key_on_a_command_line_would_be_found() -> None:
         process.stdout.readline()
         assert any(b"the-secret" in line for line in command_lines())
         process.communicate(b"\n")
+
+
+def test_no_command_waits_for_libraries_that_few_of_them_need() -> None:
+    slow = ("torchvision", "torch._dynamo", "scipy.stats", "mlxtend", "opacus", "matplotlib")
+    look = f"import sys, attacker.cli, oracle_server.cli, referee.cli; print([n for n in {slow} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
 
 from attacker.attacks.mi_face import MIFace, WhiteBox
 from attacker.images import count_images, read_images
@@ -112,6 +111,8 @@ class _WithPhoto(WhiteBox):
 
 def _blur(n: int, sigma: float) -> tuple[Tensor, Tensor]:
     """S V^T (k, n) and U^T (k, n) of the blur U S V^T of n pixels in a row, mirrored at the ends."""
+    from torchvision.transforms.functional import gaussian_blur  # takes over a second of any command's start
+
     reach = int(np.ceil(3 * sigma))
     if not 0 < reach < n:
         raise ValueError(f"sigma={sigma} must be above 0, and three times as wide less than the image's {n} pixels")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from scipy.stats import spearmanr  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
 
@@ -61,6 +60,8 @@ def cosine_figures(results: Results, cell: Cell) -> list[Figure]:
 
 
 def _compared(loss: Loss, z: Tensor, true: Tensor) -> list[Figure]:
+    from scipy.stats import spearmanr  # type: ignore[import-untyped]  # takes half a second of any command's start
+
     n, m = z.shape
     base = loss(z[:, None])
     axes = torch.eye(m)
