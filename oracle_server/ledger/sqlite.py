@@ -1,10 +1,10 @@
 """The ledger on SQLite: write-ahead log, synchronous=FULL, one writer thread, group commit without a timer.
 
 Whatever was queued while the last commit was on its way to the disk goes into the next one, so that a lone caller
-never waits for company and a hundred callers share one flush. All lines of a commit go into the log by one statement,
-all charges of a key to its row by another: at each statement the interpreter changes threads, and those that answer
-would wait for those that write. What a key has spent stands in its row and changes in
-the transaction that logs the charge: a restart reads no history, however long the log is.
+never waits for company and a hundred callers share one flush. A commit is one statement, which is its transaction too:
+at each statement the interpreter changes threads, and those that answer would wait for those that write. What a key has
+spent stands in its row, which a trigger changes with each line of the log: a restart reads no history, however long the
+log is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -51,7 +50,12 @@ _IN_A_PORTION = 1000  # lines that are read together
 _MOST_AT_ONCE = 64  # lines in one statement
 _COLUMNS = 9
 _LINE = f"({', '.join('?' * _COLUMNS)})"
-_SPEND = "UPDATE keys SET spent = spent + ?, downloads = downloads + ? WHERE key_id = ? RETURNING spent"
+# Of the connection that writes the log, and of no other: it is not in the file.
+_SPEND = """
+CREATE TEMP TRIGGER spend AFTER INSERT ON log BEGIN
+    UPDATE keys SET spent = spent + NEW.rows, downloads = downloads + (NEW.rpc = 'Download') WHERE key_id = NEW.key_id;
+END
+"""
 _NOT_WRITTEN = "the ledger could not be written, nothing was charged: tell the operator"
 
 _Asked = tuple[Reservation, str, Digest, "Future[Charge]"]
@@ -77,6 +81,7 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
                 self._prepare(path)
                 place.recognise(self._reader, adopt)
                 self._writer = opened.enter_context(contextlib.closing(self._connect(path)))
+                self._writer.execute(_SPEND)
                 meta = dict(self._reader.execute("SELECT name, value FROM meta").fetchall())
             except (sqlite3.Error, OSError) as error:
                 raise LedgerError(
@@ -166,24 +171,22 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
         outcomes: list[Charge | Refusal] = []
         began = time.perf_counter()
         try:
+            self._roll_back()
             self.open_chain()
             assert self._chain is not None
             self._seen.add((held.key_id, held.request_id) for held, *_ in batch)  # before anybody can be told of them
-            self._writer.execute("BEGIN IMMEDIATE")
             try:
                 outcomes += self._enter_together(self._chain, batch)
             except sqlite3.IntegrityError:  # a retry or a budget is among them: which, is found one by one
-                self._writer.execute("ROLLBACK")
-                self._writer.execute("BEGIN IMMEDIATE")
-                outcomes += [self._enter(self._chain, held, rpc, digest) for held, rpc, digest, _ in batch]
-            self._writer.execute("COMMIT")
+                self._roll_back()
+                with self._transaction():
+                    outcomes += [self._enter(self._chain, *pending) for pending in batch]
             self._chain.keep()
             self._metrics.committed(time.perf_counter() - began)
         except Exception:
             _LOG.exception(_NOT_WRITTEN)
             with contextlib.suppress(sqlite3.Error):
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
+                self._roll_back()
             self._close_chain()  # its end is read from the disk again
             outcomes = [Refusal(Reason.LEDGER_FAILED, _NOT_WRITTEN)] * len(batch)
         with self._lock:
@@ -204,53 +207,48 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
             self._chain.close()
             self._chain = None
 
+    def _roll_back(self) -> None:
+        """End a transaction that failed; inside one, what is written is not on disk."""
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._writer.execute("BEGIN IMMEDIATE")
+        yield
+        self._writer.execute("COMMIT")
+
     def _enter_together(self, chain: Chain, batch: list[_Pending]) -> list[Charge]:
-        """All charges inside the open transaction; `sqlite3.IntegrityError` when there is one that may not be, by the
-        rules of the tables: no id twice, no more spent than the budget.
+        """All charges, durable on return; `sqlite3.IntegrityError` and none of them when there is one that may not be,
+        by the rules of the tables: no id twice, no more spent than the budget.
         """
-        rows, downloads = Counter[str](), Counter[str]()
-        for reservation, rpc, *_ in batch:
-            rows[reservation.key_id] += reservation.rows
-            downloads[reservation.key_id] += rpc == "Download"
-        spent = {
-            key_id: self._writer.execute(_SPEND, (asked, downloads[key_id], key_id)).fetchone()[0] - asked
-            for key_id, asked in rows.items()
-        }
         now, charges, lines = time.time(), list[Charge](), list[Any]()
+        spent = {held.key_id: self._accounts[held.key_id].spent for held, *_ in batch}  # this thread alone changes it
         with chain.all_or_none():
-            for reservation, rpc, digest, _ in batch:
-                key_id = reservation.key_id
-                told = key_id, rpc, reservation.model, reservation.request_id, digest, reservation.rows
-                link = chain.extend(entry := Entry(chain.sequence + 1, now, *told))
-                spent[key_id] += reservation.rows
-                charges.append(Charge(reservation.rows, spent[key_id], entry.sequence, link))
-                lines += entry.sequence, now, *told, link
-            for start in range(0, len(lines), _MOST_AT_ONCE * _COLUMNS):
-                some = lines[start : start + _MOST_AT_ONCE * _COLUMNS]
-                self._writer.execute(f"INSERT INTO log VALUES {', '.join([_LINE] * (len(some) // _COLUMNS))}", some)
+            for held, rpc, digest, _ in batch:
+                lines += _line(chain, held, rpc, digest, now)
+                spent[held.key_id] += held.rows
+                charges.append(Charge(held.rows, spent[held.key_id], chain.sequence, chain.link))
+            with self._transaction() if len(batch) > _MOST_AT_ONCE else contextlib.nullcontext():
+                for start in range(0, len(lines), _MOST_AT_ONCE * _COLUMNS):
+                    some = lines[start : start + _MOST_AT_ONCE * _COLUMNS]
+                    self._writer.execute(f"INSERT INTO log VALUES {', '.join([_LINE] * (len(some) // _COLUMNS))}", some)
         return charges
 
-    def _enter(self, chain: Chain, reservation: Reservation, rpc: str, digest: bytes) -> Charge | Refusal:
+    def _enter(self, chain: Chain, reservation: Reservation, rpc: str, digest: bytes, _: object) -> Charge | Refusal:
         """One charge inside the open transaction; the checks of `reserve` once more, now against the disk."""
         key_id, rows = reservation.key_id, reservation.rows
+        account = self._writer.execute("SELECT spent, budget FROM keys WHERE key_id = ?", (key_id,))
+        spent, budget = account.fetchone()
         before = _find(self._writer, key_id, reservation.request_id)
         if before is not None:
             if (before.model, before.digest) != (reservation.model, digest):
                 return Refusal(Reason.ID_REUSED, "this request id was used for other bytes: take a new id")
-            (spent,) = self._writer.execute("SELECT spent FROM keys WHERE key_id = ?", (key_id,)).fetchone()
             return Charge(0, spent, before.sequence, before.link)
-        row = self._writer.execute(
-            "UPDATE keys SET spent = spent + ?, downloads = downloads + ? WHERE key_id = ?"
-            " AND (budget IS NULL OR spent + ? <= budget) RETURNING spent",
-            (rows, rpc == "Download", key_id, rows),
-        ).fetchone()
-        if row is None:
+        if budget is not None and spent + rows > budget:
             return Refusal(Reason.BUDGET_SPENT, "the budget was spent by another call of this key")
-        told = key_id, rpc, reservation.model, reservation.request_id, digest, rows
-        entry = Entry(chain.sequence + 1, time.time(), *told)
-        link = chain.extend(entry)
-        self._writer.execute(f"INSERT INTO log VALUES {_LINE}", (entry.sequence, entry.time, *told, link))
-        return Charge(rows, row[0], entry.sequence, link)
+        self._writer.execute(f"INSERT INTO log VALUES {_LINE}", _line(chain, reservation, rpc, digest, time.time()))
+        return Charge(rows, spent + rows, chain.sequence, chain.link)
 
     # Reading
 
@@ -282,3 +280,10 @@ class SqliteLedger(KeyTable, FlagTable, SecretTable):
 def _find(connection: sqlite3.Connection, key_id: str, request_id: bytes) -> Entry | None:
     row = connection.execute(f"{ENTRY} WHERE key_id = ? AND request_id = ?", (key_id, request_id)).fetchone()
     return None if row is None else Entry(*row)
+
+
+def _line(chain: Chain, reservation: Reservation, rpc: str, digest: bytes, now: float) -> tuple[Any, ...]:
+    """The columns of the next line of the log, by which the chain is longer then."""
+    told = reservation.key_id, rpc, reservation.model, reservation.request_id, digest, reservation.rows
+    link = chain.extend(Entry(chain.sequence + 1, now, *told))
+    return chain.sequence, now, *told, link

@@ -15,22 +15,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from oracle_server.errors import Reason, Refusal
 from oracle_server.ledger import Charge, Key, LedgerLocked, Reservation, SqliteLedger
+from tests.ledger_reading import written
 
 MakeKey = Callable[..., Key]
 THREADS = 32
 FITS = [1 + n % 3 for n in range(400)]
-
-
-def written(path: Path) -> dict[bytes, int]:
-    """Rows of each request id, as a stranger to the ledger reads them: what is there would survive a crash."""
-    with closing(sqlite3.connect(path)) as stranger:
-        return dict(stranger.execute("SELECT request_id, rows FROM log"))
 
 
 def check_charges(kind: type[SqliteLedger], key: Key, demands: list[int], *, cancel: int = 0) -> list[Refusal]:
@@ -184,32 +178,6 @@ def test_a_broken_ledger_is_caught(
 ) -> None:
     with pytest.raises((AssertionError, Refusal)):
         check_charges(broken, make_key(budget=budget), demands, cancel=cancel)
-
-
-def test_callers_share_a_commit_and_a_lone_one_waits_for_nobody(tmp_path: Path, make_key: MakeKey) -> None:
-    go, sizes = threading.Event(), []
-
-    class Slow(SqliteLedger):
-        def _commit(self, batch: list[Any]) -> None:
-            sizes.append(len(batch))
-            assert go.wait(60)
-            super()._commit(batch)
-
-    key = make_key()
-    with closing(Slow(tmp_path / "l.db")) as ledger:
-        ledger.add_key(key)
-        futures = [ledger.charge(ledger.reserve(key, b"0", 1), "Predict", b"d")]
-        while not sizes:
-            time.sleep(0.001)
-        for n in range(1, 151):  # more than one statement takes
-            futures.append(ledger.charge(ledger.reserve(key, b"%d" % n, 1), "Predict", b"d"))
-        assert not any(future.done() for future in futures)
-        go.set()
-        charges = [future.result(timeout=60) for future in futures]
-        assert [entry.request_id for entry in ledger.entries()] == [b"%d" % n for n in range(151)]
-    assert sizes == [1, 150]
-    assert [charge.spent for charge in charges] == list(range(1, 152))
-    assert [charge.sequence for charge in charges] == list(range(1, 152))
 
 
 CHARGING = r"""
