@@ -101,7 +101,7 @@ class Answering:
     async def _answer(self, question: Question, charging: Charging) -> Answer:
         card, key = question.hosted.card, question.key
         try:
-            logits = await question.hosted.scheduler.logits(key.key_id, question.inputs, charging.start)
+            logits = await question.hosted.scheduler.logits(key.key_id, question.inputs, charging.start, charging.begun)
         except Refusal as refusal:
             raise Refusal(refusal.reason, refusal.sentence, charged=(await charging.done()).rows) from None
         charge = await charging.done()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,8 @@ class Charging:
         self._question = question
         self._arrivals = arrivals
         self._new = new
-        self.charge: asyncio.Future[Charge] | None = None  # that was started
+        self._started: Future[Charge] | None = None
+        self.charge: asyncio.Future[Charge] | None = None  # that was started, as the loop waits for it
         self._retry: Charge | None = None
         self.started = False
 
@@ -59,11 +61,15 @@ class Charging:
         self._retry = Charge(0, self._ledger.usage(key.key_id).spent, entry.sequence, entry.link)
 
     def start(self) -> None:
-        """Write the charge; its rows have gone into a forward pass."""
+        """Write the charge, in any thread; its rows are about to go into a forward pass."""
         self.started = True
         if self._retry is None:
-            charge = self._ledger.charge(self._reservation, self._question.rpc, self._digest)
-            self.charge = self._arrivals.of(charge)
+            self._started = self._ledger.charge(self._reservation, self._question.rpc, self._digest)
+
+    def begun(self) -> None:
+        """After that, on the event loop."""
+        if self._started is not None:
+            self.charge = self._arrivals.of(self._started)
             self._new(self.charge)
 
     def abandon(self) -> None:

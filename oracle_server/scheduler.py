@@ -13,23 +13,27 @@ others have waiting; places that nobody else wants are all there for who wants t
 
 A request is charged once, when its first row goes into a pass and not before, so that a deadline that passed in the
 queue, or a client that left it, costs nothing.
+
+The thread that computes takes the rows of its next pass itself, at the moment when the last one ends: an event loop
+that is busy with other calls would let the model wait. Only an idle thread is handed its pass by the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
 import numpy as np
 
 from oracle_server.errors import Reason, Refusal
+from oracle_server.jobs import Job, Line, Piece
 from oracle_server.logs import call_under_way
 from oracle_server.metrics import UNCOUNTED, Metrics
 from oracle_server.models.card import Card
@@ -54,59 +58,6 @@ class Model(Protocol):
         """Do once what the first caller should not wait for."""
 
 
-@dataclass(eq=False)
-class _Job:
-    """One request, which came at the time `asked`; from `began` on `taken` of its rows went into passes, whose answers
-    so far are `answers`.
-    """
-
-    inputs: np.ndarray
-    start: Callable[[], object]
-    asked: float = field(default_factory=time.perf_counter)
-    began: float = 0.0
-    taken: int = 0
-    answers: list[np.ndarray] = field(default_factory=list)
-    done: asyncio.Future[np.ndarray] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    @property
-    def left(self) -> int:
-        return len(self.inputs) - self.taken
-
-    def take(self, most: int) -> np.ndarray:
-        """The next rows, at most `most`; the first of them start the request."""
-        if not self.taken:
-            self.began = time.perf_counter()
-            try:
-                self.start()
-            except Exception as error:  # this request's alone
-                self.done.set_exception(error)
-        rows = self.inputs[self.taken : self.taken + most]
-        self.taken += len(rows)
-        return rows
-
-    def answer(self, logits: np.ndarray) -> None:
-        """Keep the answer to the rows that were taken last; the last of all, or one that is no number, ends it."""
-        if self.done.done():
-            return
-        self.answers.append(logits)
-        if not np.isfinite(logits).all():
-            refusal = Refusal(Reason.MODEL_FAILED, "the model failed on this input: tell the operator")
-            self.done.set_exception(refusal)
-        elif not self.left:
-            self.done.set_result(np.concatenate(self.answers) if len(self.answers) > 1 else logits)
-
-
-@dataclass(eq=False)
-class _Line:
-    """The requests of one key that wait, in order, and the rows in them that no pass has taken."""
-
-    jobs: OrderedDict[_Job, None] = field(default_factory=OrderedDict)
-    rows: int = 0
-
-
-_Piece = tuple[_Job, np.ndarray]
-
-
 class Scheduler:
     """One model's queue and the one thread that runs its forward passes.
 
@@ -120,43 +71,66 @@ class Scheduler:
     def __init__(self, model: Model, max_waiting: int, metrics: Metrics = UNCOUNTED, grain: int | None = None) -> None:
         self._model = model
         self._grain = grain or model.batch
-        self._computed = 0  # rows of the last pass, whose callers may be about to ask again
         self._max_waiting = max_waiting
-        self._waiting = 0
         self._metrics = metrics.passes(model.card.id, lambda: self._waiting)
-        self._lines: OrderedDict[str, _Line] = OrderedDict()  # of keys with rows waiting; the first is next
-        self._wake = asyncio.Event()
+        self._lock = threading.Lock()  # of all that follows
+        self._lines: OrderedDict[str, Line] = OrderedDict()  # of keys with rows waiting; the first is next
+        self._waiting = 0
+        self._computed = 0  # rows of the last pass, whose callers may be about to ask again
+        self._idle = True
+        self._offered = False  # what waits, to an idle thread
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"forward-{model.card.id}")
-        self._loop = asyncio.create_task(self._run())
 
     def admit(self, key_id: str, rows: int) -> None:
         """Refuse now what the queue could not hold, or would hold only at the cost of other keys."""
-        if not self._waiting:
-            return
-        free = self._max_waiting - self._waiting - rows
+        with self._lock:
+            if not self._waiting:
+                return
+            free = self._max_waiting - self._waiting - rows
+            line = self._lines.get(key_id)
+            own = 0 if line is None else line.rows
         if free < 0:
             raise Refusal(Reason.QUEUE_FULL, "the queue of this model is full: try again", retry_after=0.1)
-        line = self._lines.get(key_id)
-        if line is not None and line.rows + rows > 2 * free:
+        if own and own + rows > 2 * free:
             sentence = "this key's share of the queue of this model is full: try again"
             raise Refusal(Reason.QUEUE_FULL, sentence, retry_after=0.1)
 
-    async def logits(self, key_id: str, inputs: np.ndarray, start: Callable[[], object]) -> np.ndarray:
-        """Logits (N, C) of one request of the key. `start` is called when its first row goes into a forward pass;
-        cancelled before that, it never is.
+    async def logits(
+        self, key_id: str, inputs: np.ndarray, start: Callable[[], object], begun: Callable[[], object] = lambda: None
+    ) -> np.ndarray:
+        """Logits (N, C) of one request of the key. `start` is called when its first row goes into a forward pass, in
+        any thread, and `begun` soon after that on the event loop; cancelled before that, neither is.
         """
-        job = _Job(inputs, start)
-        self._lines.setdefault(key_id, _Line()).jobs[job] = None
-        self._count(key_id, len(inputs))
-        self._wake.set()
+        job = Job(inputs, start, begun)
+        with self._lock:
+            self._lines.setdefault(key_id, Line()).jobs[job] = None
+            self._count(key_id, len(inputs))
+            offer, self._offered = self._idle and not self._offered, self._idle
+        if offer:
+            self._loop.call_soon(self._hand_over)  # with whatever else comes in this turn of the loop
         try:
             return await job.done
         finally:
-            if job.taken and (call := call_under_way()) is not None:
+            self._leave(key_id, job)
+            if job.began and (call := call_under_way()) is not None:
                 call.queued, call.computed = job.began - job.asked, time.perf_counter() - job.began
-            if job.left:  # the caller left, or the model failed on the first rows: the others are not asked
-                del self._lines[key_id].jobs[job]
-                self._count(key_id, -job.left)
+
+    def _leave(self, key_id: str, job: Job) -> None:
+        """The request has its answer; or its caller left, or the model failed on its first rows: the others are not
+        asked.
+        """
+        with self._lock:
+            self._remove(key_id, job)
+        if job.taken:
+            self._begin([(job, job.inputs)])  # it may have left between its pass and the loop's part of that
+
+    def _remove(self, key_id: str, job: Job) -> None:
+        line = self._lines.get(key_id)
+        if line is not None and job in line.jobs:
+            del line.jobs[job]
+            self._count(key_id, -job.left)
 
     def _count(self, key_id: str, rows: int) -> None:
         """So many more rows of a key wait; a key without any has no line."""
@@ -166,42 +140,69 @@ class Scheduler:
         if not line.rows:
             del self._lines[key_id]
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            pieces = self._take()
-            if pieces:
-                answers = await self._forward(pieces)
-                for (job, _), answer in zip(pieces, answers, strict=True):
-                    job.answer(answer)
-            elif self._lines:  # of callers that have just left, and are about to say so
-                await asyncio.sleep(0)
-            else:
-                self._wake.clear()
+    def _hand_over(self) -> None:
+        """Give an idle thread a pass of what waits."""
+        with self._lock:
+            self._offered = False
+            pieces = self._take() if self._idle and not self._closed else []
+            self._idle = self._idle and not pieces
+        if pieces:
+            self._begin(pieces)
+            try:
+                self._thread.submit(self._work, pieces)
+            except RuntimeError as error:  # no thread to be had
+                _LOG.error("model %s has no thread", self._model.card.id, exc_info=error)
+                with self._lock:
+                    self._idle = True
+                self._end(pieces, [np.full((1, 1), np.nan)] * len(pieces), [])
 
-    async def _forward(self, pieces: list[_Piece]) -> list[np.ndarray]:
+    def _work(self, pieces: list[Piece]) -> None:
+        """The thread: pass after pass, as long as rows wait."""
+        while pieces:
+            answers = self._forward(pieces)
+            for (job, _), answer in zip(pieces, answers, strict=True):
+                job.look(answer)
+            with self._lock:
+                following = [] if self._closed else self._take()
+                self._idle = not following
+            try:
+                self._loop.call_soon_threadsafe(self._end, pieces, answers, following)
+            except RuntimeError:  # the loop has ended, and nobody waits
+                return
+            pieces = following
+
+    def _end(self, pieces: list[Piece], answers: list[np.ndarray], following: list[Piece]) -> None:
+        """The loop's part when a pass has ended and the following has begun."""
+        self._begin(following)
+        for (job, _), answer in zip(pieces, answers, strict=True):
+            job.answer(answer)
+
+    def _begin(self, pieces: list[Piece]) -> None:
+        for job, _ in pieces:
+            if not job.began:
+                job.begin()
+                self._metrics.waited(job.began - job.asked)
+
+    def _forward(self, pieces: list[Piece]) -> list[np.ndarray]:
         """Logits of each piece. When a pass fails, each is tried alone: a bad input fails nobody but its own caller.
         One that wants more memory than there is is tried by halves.
         """
         inputs = [rows for _, rows in pieces]
-        try:
-            outcome = await asyncio.get_running_loop().run_in_executor(self._thread, self._pass, inputs)
-        except RuntimeError as error:  # no thread to be had
-            outcome = error
+        outcome = self._pass(inputs)
         if not isinstance(outcome, BaseException):
             return outcome
         _LOG.error("model %s failed on %d requests", self._model.card.id, len(pieces), exc_info=outcome)
         if len(pieces) > 1:
-            return [(await self._forward([piece]))[0] for piece in pieces]
+            return [self._forward([piece])[0] for piece in pieces]
         if len(inputs[0]) > 1 and _wants_memory(outcome):
             job, rows = pieces[0]
-            halves = [(await self._forward([(job, half)]))[0] for half in np.array_split(rows, 2)]
+            halves = [self._forward([(job, half)])[0] for half in np.array_split(rows, 2)]
             if halves[0].shape[1:] == halves[1].shape[1:]:
                 return [np.concatenate(halves)]
         return [np.full((1, 1), np.nan)]
 
     def _pass(self, inputs: list[np.ndarray]) -> list[np.ndarray] | BaseException:
-        """The model's answers or, whatever it raised, that: asyncio cannot hand on every exception, and others wait."""
+        """The model's answers or, whatever it raised, that: others wait."""
         began = time.perf_counter()
         try:
             return self._model.logits(inputs)
@@ -210,22 +211,24 @@ class Scheduler:
         finally:
             self._metrics.computed(sum(map(len, inputs)), time.perf_counter() - began)
 
-    def _take(self) -> list[_Piece]:
-        """The rows of the next pass, and whose they are."""
-        pieces: list[_Piece] = []
-        for key_id, share in self._shares().items():
-            line, left = self._lines[key_id], share
-            for job in list(islice(line.jobs, share)):
-                if left and not job.done.done():
-                    new = not job.taken
-                    rows = job.take(left)
-                    if new:
-                        self._metrics.waited(job.began - job.asked)
-                    pieces.append((job, rows))
-                    left -= len(rows)
-                    if not job.left:
-                        del line.jobs[job]
-            self._count(key_id, left - share)
+    def _take(self) -> list[Piece]:
+        """The rows of the next pass, and whose they are. Requests that are over have no share, and go."""
+        pieces: list[Piece] = []
+        places = self._places()
+        while places and self._lines:
+            for key_id, share in self._shares(places).items():
+                line = self._lines[key_id]
+                for job in list(islice(line.jobs, share)):
+                    if job.over:
+                        self._remove(key_id, job)
+                    elif share:
+                        rows = job.take(share)
+                        pieces.append((job, rows))
+                        share -= len(rows)
+                        places -= len(rows)
+                        if not job.left:
+                            del line.jobs[job]
+                        self._count(key_id, -len(rows))
         self._computed = sum(len(rows) for _, rows in pieces)
         return pieces
 
@@ -234,12 +237,11 @@ class Scheduler:
         half = (self._computed + self._waiting + 1) // 2
         return min(self._model.batch, max(self._grain, half))
 
-    def _shares(self) -> dict[str, int]:
-        """Rows of each key in the next pass: dealt one at a time, as long as there are places and rows. Who was dealt
+    def _shares(self, places: int) -> dict[str, int]:
+        """Rows of each key in so many places: dealt one at a time, as long as there are places and rows. Who was dealt
         one in the round that ended early is the last in the next pass.
         """
         shares = dict.fromkeys(self._lines, 0)
-        places = self._places()
         while places and (waiting := [key_id for key_id in shares if shares[key_id] < self._lines[key_id].rows]):
             rounds = places // len(waiting)
             for key_id in waiting[:places]:
@@ -251,7 +253,9 @@ class Scheduler:
         return {key_id: share for key_id, share in shares.items() if share}
 
     async def close(self) -> None:
-        self._loop.cancel()
+        """Let the pass under way end, and start no other."""
+        with self._lock:
+            self._closed = True
         self._thread.shutdown(wait=True)
 
 

@@ -78,7 +78,7 @@ class FirstComeFirstServed(Scheduler):
 class TurnsOfPasses(Scheduler):
     """A pass of its own for each key in turn: K - 1 passes of the others for one row."""
 
-    def _shares(self) -> dict[str, int]:
+    def _shares(self, places: int) -> dict[str, int]:
         key_id, line = self._lines.popitem(last=False)
         self._lines[key_id] = line
-        return {key_id: min(BATCH, line.rows)}
+        return {key_id: min(places, line.rows)}

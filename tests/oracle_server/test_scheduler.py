@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle_server.errors import Reason, Refusal
-from oracle_server.scheduler import Scheduler, _Piece
+from oracle_server.jobs import Piece
+from oracle_server.scheduler import Scheduler
 from tests.oracle_server.schedules import (
     BATCH,
     NAN,
@@ -122,7 +123,7 @@ class Overfull(Scheduler):
 
 
 class LastComeFirst(Scheduler):
-    def _take(self) -> list[_Piece]:
+    def _take(self) -> list[Piece]:
         for line in self._lines.values():
             line.jobs.move_to_end(next(reversed(line.jobs)), last=False)
         return super()._take()
@@ -131,9 +132,9 @@ class LastComeFirst(Scheduler):
 class ForgetsWhoseTurnItWas(Scheduler):
     """The first keys get what does not go round evenly, in every pass."""
 
-    def _shares(self) -> dict[str, int]:
+    def _shares(self, places: int) -> dict[str, int]:
         order = list(self._lines)
-        shares = super()._shares()
+        shares = super()._shares(places)
         for key_id in order:
             self._lines.move_to_end(key_id)
         return shares

@@ -23,6 +23,12 @@ class Steps(Model):
         self.go.set()
         self.gate = threading.Semaphore(0)
 
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.gate.release(10**4)  # nobody waits for a thread that waits
+
     def logits(self, requests: list[np.ndarray]) -> list[np.ndarray]:
         self.entered.set()
         assert self.gate.acquire(timeout=60)
@@ -41,25 +47,25 @@ async def check_newcomers(kind: type[Scheduler]) -> None:
     """One key has 10,000 rows waiting, in requests of up to 1,000; who comes then waits for the pass it meets,
     and has half of every one from there on.
     """
-    model = Steps()
-    scheduler = kind(model, max_waiting=10**6)
-    backlog = [submit(scheduler, model, 10 + n, 1000, "greedy") for n in range(10)]
-    while not model.entered.is_set():
-        await asyncio.sleep(0)
-    for n, count in enumerate([1, 1, BATCH // 2, BATCH, 5 * BATCH], 1):
-        newcomer = submit(scheduler, model, n, count, f"honest {n}")
-        await asyncio.sleep(0)
-        for _ in range(1 + math.ceil(2 * count / BATCH)):
-            assert not newcomer.done()
-            await model.step()
-        assert newcomer.done()
-    assert not any(request.done() for request in backlog), "and the 10,000 are not through"
-    served = Counter(int(value) for group in model.passes for value in group)
-    assert sum(served[n] for n in range(10, 20)) >= BATCH / 2 * (len(model.passes) - 1), "nor do they starve"
-    for request in backlog:
-        request.cancel()
-    model.gate.release(10**4)
-    await scheduler.close()
+    with Steps() as model:
+        scheduler = kind(model, max_waiting=10**6)
+        backlog = [submit(scheduler, model, 10 + n, 1000, "greedy") for n in range(10)]
+        while not model.entered.is_set():
+            await asyncio.sleep(0)
+        for n, count in enumerate([1, 1, BATCH // 2, BATCH, 5 * BATCH], 1):
+            newcomer = submit(scheduler, model, n, count, f"honest {n}")
+            await asyncio.sleep(0)
+            for _ in range(1 + math.ceil(2 * count / BATCH)):
+                assert not newcomer.done()
+                await model.step()
+            assert newcomer.done()
+        assert not any(request.done() for request in backlog), "and the 10,000 are not through"
+        served = Counter(int(value) for group in model.passes for value in group)
+        assert sum(served[n] for n in range(10, 20)) >= BATCH / 2 * (len(model.passes) - 1), "nor do they starve"
+        for request in backlog:
+            request.cancel()
+        model.gate.release(10**4)
+        await scheduler.close()
 
 
 def test_ten_thousand_rows_of_one_key_hold_up_nobody() -> None:
@@ -93,29 +99,29 @@ SHARE = "this key's share of the queue of this model is full: try again"
 
 async def check_bound(kind: type[Scheduler], greedy: int, most: int) -> None:
     """However many keys fill the queue, there is room for the next; and as it moves, they come to equal shares."""
-    model = Steps()
-    scheduler = kind(model, max_waiting=most)
-    await busy(scheduler, model)
-    keys = {n: f"greedy {n}" for n in range(1, greedy + 1)}
-    for n, key in keys.items():
-        await fill(scheduler, model, key, n)
-        more, told = await fill(scheduler, model, key, n)
-        assert (more, told.sentence, told.reason) == (0, SHARE, Reason.QUEUE_FULL)
-        assert (told.charged, told.retry_after) == (0, 0.1)
-        free = most - sum(line.rows for line in scheduler._lines.values())
-        assert free >= most // 3**n, "each leaves a third of what there was"
-        scheduler.admit("honest", free)
-        with pytest.raises(Refusal, match=FULL):
-            scheduler.admit("honest", free + 1)
-    for _ in range(3 * most // BATCH):
-        await model.step()
-        for n, key in reversed(keys.items()):
+    with Steps() as model:
+        scheduler = kind(model, max_waiting=most)
+        await busy(scheduler, model)
+        keys = {n: f"greedy {n}" for n in range(1, greedy + 1)}
+        for n, key in keys.items():
             await fill(scheduler, model, key, n)
-    held = [line.rows for line in scheduler._lines.values()]
-    assert max(held) <= 2 * most / (2 * greedy + 1) + BATCH
-    assert most - sum(held) >= most / (2 * greedy + 1) - BATCH
-    model.gate.release(10**4)
-    await scheduler.close()
+            more, told = await fill(scheduler, model, key, n)
+            assert (more, told.sentence, told.reason) == (0, SHARE, Reason.QUEUE_FULL)
+            assert (told.charged, told.retry_after) == (0, 0.1)
+            free = most - sum(line.rows for line in scheduler._lines.values())
+            assert free >= most // 3**n, "each leaves a third of what there was"
+            scheduler.admit("honest", free)
+            with pytest.raises(Refusal, match=FULL):
+                scheduler.admit("honest", free + 1)
+        for _ in range(3 * most // BATCH):
+            await model.step()
+            for n, key in reversed(keys.items()):
+                await fill(scheduler, model, key, n)
+        held = [line.rows for line in scheduler._lines.values()]
+        assert max(held) <= 2 * most / (2 * greedy + 1) + BATCH
+        assert most - sum(held) >= most / (2 * greedy + 1) - BATCH
+        model.gate.release(10**4)
+        await scheduler.close()
 
 
 @pytest.mark.parametrize(("greedy", "most"), [(1, 10), (1, 300), (2, 300), (4, 400)])

@@ -123,7 +123,7 @@ def test_at_the_limit_who_is_connected_is_served_and_who_is_not_comes_next(start
 FIFO = """
 import oracle_server.scheduler as module
 of_each_key = module.Scheduler.logits
-module.Scheduler.logits = lambda self, key_id, inputs, start: of_each_key(self, "everybody", inputs, start)
+module.Scheduler.logits = lambda self, key_id, *asked: of_each_key(self, "everybody", *asked)
 """
 
 
