@@ -29,7 +29,7 @@ class Job:
     began: float = 0.0
     taken: int = 0
     error: Exception | None = None
-    failed: bool = False
+    failed: bool = False  # an answer is no number: none of its rows goes into another pass
     answers: list[np.ndarray] = field(default_factory=list)
     done: asyncio.Future[np.ndarray] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -55,10 +55,6 @@ class Job:
             self.begun()
         elif not self.done.done():
             self.done.set_exception(self.error)
-
-    def look(self, logits: np.ndarray) -> None:
-        """Note whether an answer is none: the request is over then, and none of its rows goes into another pass."""
-        self.failed = self.failed or not bool(np.isfinite(logits).all())
 
     @property
     def over(self) -> bool:

@@ -78,7 +78,6 @@ class Scheduler:
         self._waiting = 0
         self._computed = 0  # rows of the last pass, whose callers may be about to ask again
         self._idle = True
-        self._offered = False  # what waits, to an idle thread
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"forward-{model.card.id}")
@@ -107,8 +106,8 @@ class Scheduler:
         with self._lock:
             self._lines.setdefault(key_id, Line()).jobs[job] = None
             self._count(key_id, len(inputs))
-            offer, self._offered = self._idle and not self._offered, self._idle
-        if offer:
+            idle = self._idle
+        if idle:
             self._loop.call_soon(self._hand_over)  # with whatever else comes in this turn of the loop
         try:
             return await job.done
@@ -143,7 +142,6 @@ class Scheduler:
     def _hand_over(self) -> None:
         """Give an idle thread a pass of what waits."""
         with self._lock:
-            self._offered = False
             pieces = self._take() if self._idle and not self._closed else []
             self._idle = self._idle and not pieces
         if pieces:
@@ -160,8 +158,8 @@ class Scheduler:
         """The thread: pass after pass, as long as rows wait."""
         while pieces:
             answers = self._forward(pieces)
-            for (job, _), answer in zip(pieces, answers, strict=True):
-                job.look(answer)
+            for (job, _), good in zip(pieces, _finite(answers), strict=True):
+                job.failed = job.failed or not good
             with self._lock:
                 following = [] if self._closed else self._take()
                 self._idle = not following
@@ -262,3 +260,13 @@ class Scheduler:
 def _wants_memory(error: BaseException) -> bool:
     """torch has a class of its own for the memory of a GPU alone; on the CPU it says so in words."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
+
+
+def _finite(answers: Sequence[np.ndarray]) -> list[bool]:
+    """Whether there are numbers in each, (N, *shape), and nothing else; at once for all that have the same shape."""
+    if len({answer.shape[1:] for answer in answers}) > 1:
+        return [bool(np.isfinite(answer).all()) for answer in answers]
+    values = np.isfinite(np.concatenate(answers))
+    starts = np.cumsum([0, *map(len, answers[:-1])])
+    good: list[bool] = np.logical_and.reduceat(values.reshape(len(values), -1).all(1), starts).tolist()
+    return good

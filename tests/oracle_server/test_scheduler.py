@@ -56,6 +56,7 @@ async def check_schedule(kind: type[Scheduler], plan: list[Ask]) -> None:
     for task, ask in zip(tasks[1:], plan, strict=True):
         if ask.leaves:
             task.cancel()
+    await asyncio.sleep(0)  # in which they leave
     model.go.set()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     await scheduler.close()
