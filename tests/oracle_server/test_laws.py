@@ -89,6 +89,7 @@ CALLS = st.tuples(st.integers(0, 4), st.sampled_from([3, 4, 5]), st.none() | st.
 @example(2, (), "scores", [(0, 3, 2)])  # left, and let go, while its charge is on its way
 @example(1, (), "scores", [(0, 3, 2), (0, 3, None)])  # and asked again meanwhile, with all of the budget in that charge
 @example(1, (), "scores", [(0, 3, 3), (0, 3, None)])
+@example(None, (), "scores", [(0, 5, None), (1, 5, None), (2, 5, None), (2, 5, None)])  # more than a pass takes
 def test_any_interleaving_keeps_the_accounts(budget: int | None, defences: Any, access: str, plan: Plan) -> None:
     asyncio.run(check_accounts(Contract(Access(access), budget=budget, defences=defences), plan))
 
