@@ -51,7 +51,7 @@ FAILS = 0.25
 
 
 class Model:
-    """Logits (N, 4) of rows (N, 3), the same to the bit in a pass of any size; none for one that starts with `FAILS`."""
+    """Logits (N, 4) of rows (N, 3), to the bit the same in any pass; none for a row that starts with `FAILS`."""
 
     card, batch = CARD, 8
 
