@@ -43,7 +43,7 @@ class Charging:
         self._question = question
         self._arrivals = arrivals
         self._new = new
-        self._started: Future[Charge] | None = None
+        self._written: Future[Charge] | None = None
         self.charge: asyncio.Future[Charge] | None = None  # that was started, as the loop waits for it
         self._retry: Charge | None = None
         self.started = False
@@ -64,12 +64,12 @@ class Charging:
         """Write the charge, in any thread; its rows are about to go into a forward pass."""
         self.started = True
         if self._retry is None:
-            self._started = self._ledger.charge(self._reservation, self._question.rpc, self._digest)
+            self._written = self._ledger.charge(self._reservation, self._question.rpc, self._digest)
 
     def begun(self) -> None:
         """After that, on the event loop."""
-        if self._started is not None:
-            self.charge = self._arrivals.of(self._started)
+        if self._written is not None:
+            self.charge = self._arrivals.of(self._written)
             self._new(self.charge)
 
     def abandon(self) -> None:

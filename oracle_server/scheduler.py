@@ -152,6 +152,8 @@ class Scheduler:
                 _LOG.error("model %s has no thread", self._model.card.id, exc_info=error)
                 with self._lock:
                     self._idle = True
+                for job, _ in pieces:
+                    job.failed = True
                 self._end(pieces, [np.full((1, 1), np.nan)] * len(pieces), [])
 
     def _work(self, pieces: list[Piece]) -> None:

@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from oracle_server.errors import Reason, Refusal
 from oracle_server.scheduler import Scheduler
 from tests.oracle_server.schedules import BATCH, Model, busy, rows, run, submit
 
@@ -70,6 +71,22 @@ def test_who_leaves_before_the_loop_hears_of_the_pass_has_been_in_it(fails: bool
             call(*words)
         await first
         assert heard == expected, "once"
+        await scheduler.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_without_a_thread_a_call_fails_and_later_ones_are_answered(count: int) -> None:
+    async def scenario() -> None:
+        model = Model()
+        model.go.set()
+        scheduler = Scheduler(model, max_waiting=10)
+        none = mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread"))
+        with none, pytest.raises(Refusal) as refused:
+            await asyncio.wait_for(submit(scheduler, model, 1, count), 5)
+        assert refused.value.reason is Reason.MODEL_FAILED
+        assert np.array_equal(await submit(scheduler, model, 2), Model.answer(rows(2)))
         await scheduler.close()
 
     run(scenario())
